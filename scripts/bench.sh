@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Builds the servers and the load generator of benches/peers and measures all cells, or those
+# named:
+#
+#   scripts/bench.sh                          all cells, 10 to 15 minutes
+#   scripts/bench.sh --quick                  all cells, 2 to 3 minutes, less certain
+#   scripts/bench.sh echo64-50 http-64        these cells
+#   scripts/bench.sh --list                   names the cells; --help explains all options
+#   scripts/bench.sh --servers raw,tokio      against the first of these servers
+#   scripts/bench.sh --rounds 40 --repeats 4  how much is measured
+#   scripts/bench.sh --realtime               when the machine has other work
+#
+# The servers run on CPU 0, the load generator on CPU 1. The tables, the same as TSV, and a
+# description of the machine go to target/bench/DATE/.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+manifest=$root/benches/peers/Cargo.toml
+target=${CARGO_TARGET_DIR:-$root/target}
+load=$target/release/load
+
+environment() {
+    echo "date        $(date --iso-8601=seconds)"
+    echo "commit      $(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)"
+    echo "kernel      $(uname -srvm)"
+    echo "cpu         $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort | uniq -c | xargs)"
+    echo "virtual     $(systemd-detect-virt 2>/dev/null || echo unknown)"
+    echo "governor    $(cat /sys/devices/system/cpu/cpu0/cpufreq/scaling_governor 2>/dev/null || echo unknown)"
+    echo "load        $(cat /proc/loadavg)"
+    echo "rustc       $(rustc --version)"
+    echo "arguments   $*"
+    echo
+    echo "crates:"
+    cargo tree --quiet --manifest-path "$manifest" --prefix none --edges normal | sed 's/ (.*//; s/^/  /' | sort -u
+    echo
+    echo "mitigations:"
+    grep -H . /sys/devices/system/cpu/vulnerabilities/* 2>/dev/null | sed "s|^/sys/devices/system/cpu/vulnerabilities/|  |"
+}
+
+for tool in cargo rustc; do
+    command -v "$tool" >/dev/null || { echo "bench.sh: $tool is not installed" >&2; exit 1; }
+done
+if [ "$(nproc --all)" -lt 2 ]; then
+    echo "bench.sh: two CPUs are needed" >&2
+    exit 1
+fi
+
+cargo build --quiet --release --manifest-path "$manifest" --target-dir "$target"
+
+for argument in "$@"; do
+    case $argument in
+        --list | --help) exec "$load" "$argument" ;;
+    esac
+done
+
+out=$target/bench/$(date +%Y-%m-%d_%H-%M-%S)
+mkdir -p "$out"
+environment "$@" >"$out/environment.txt"
+echo "results: $out"
+# In place of this shell, so that ending the script ends the load generator, and with it the
+# servers.
+exec "$load" --out "$out" "$@"

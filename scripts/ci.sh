@@ -1,0 +1,171 @@
+#!/usr/bin/env bash
+# All of CI: what passes here passes there. It stops at the first step that fails.
+#
+#   scripts/ci.sh                         every step, in the order of the list
+#   scripts/ci.sh fmt clippy              only these
+#   scripts/ci.sh --without test-debug    every step but this one; may be repeated
+#   scripts/ci.sh --list                  the steps, and what each is for
+#
+# CI_STEP_LIMIT_S ends a command that hangs (900 seconds unless set).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+STEPS=(
+    "fmt           the formatting of every file"
+    "clippy        lints of every target, with the default and with all features"
+    "doc           the documentation builds and its links lead somewhere"
+    "test-debug    unit, integration and documentation tests"
+    "test-release  the same with optimizations and all features"
+    "asan          unit and integration tests under AddressSanitizer, leaks included"
+    "loom          every interleaving of what another thread can reach"
+    "peers         the benchmark programs of other runtimes still compile"
+)
+
+TARGET_DIR="${CARGO_TARGET_DIR:-target}"
+HOST=x86_64-unknown-linux-gnu
+
+step_fmt() {
+    run cargo fmt --check
+    if [[ -f benches/peers/Cargo.toml ]]; then
+        run cargo fmt --check --manifest-path benches/peers/Cargo.toml
+    fi
+}
+
+step_clippy() {
+    run cargo clippy --all-targets -- -D warnings
+    run cargo clippy --all-targets --all-features -- -D warnings
+}
+
+step_doc() {
+    run env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features
+}
+
+step_test-debug() {
+    run cargo test
+}
+
+step_test-release() {
+    run cargo test --release --all-features
+}
+
+# RUSTC_BOOTSTRAP lets the stable compiler take -Z. The explicit --target keeps build scripts and
+# procedural macros uninstrumented.
+step_asan() {
+    run env RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="$TARGET_DIR/asan" \
+        ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1}" \
+        cargo test --target "$HOST" --lib --test it
+}
+
+# The bound on preemptions keeps the models finite in practice: nearly every known bug needs at most 2.
+# The models need an optimizer, but not the release profile's slow last mile.
+step_loom() {
+    if ! grep -rqE 'fn loom_' src; then
+        echo "src holds no model: nothing to check"
+        return
+    fi
+    local loom=(env RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$TARGET_DIR/loom"
+        CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+        LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}" cargo test --release --lib loom_)
+    local listed
+    listed=$(run "${loom[@]}" -- --list)
+    if ! grep -q ': test$' <<<"$listed"; then
+        echo "src names models (fn loom_..), but none is compiled under --cfg loom" >&2
+        return 1
+    fi
+    run "${loom[@]}"
+}
+
+step_peers() {
+    if [[ ! -f benches/peers/Cargo.toml ]]; then
+        echo "benches/peers has no manifest: nothing to check"
+        return
+    fi
+    run env CARGO_TARGET_DIR="$TARGET_DIR/peers" \
+        cargo clippy --manifest-path benches/peers/Cargo.toml --all-targets -- -D warnings
+}
+
+# Shows a command on stderr and runs it under the time limit. With a terminal the command stays in
+# the foreground, so that Ctrl-C reaches it.
+run() {
+    local limit=(timeout --kill-after=10 "${CI_STEP_LIMIT_S:-900}")
+    if [[ -t 0 ]]; then
+        limit+=(--foreground)
+    fi
+    printf '+ %s\n' "$*" >&2
+    "${limit[@]}" "$@"
+}
+
+names() {
+    printf '%s\n' "${STEPS[@]%% *}"
+}
+
+# Ends the script unless $1 names a step.
+known() {
+    if ! names | grep -qxF -- "$1"; then
+        printf 'no step is called "%s"; the steps are: %s\n' "$1" "$(names | paste -sd ' ')" >&2
+        exit 2
+    fi
+}
+
+wanted=()
+without=()
+while (($# > 0)); do
+    case "$1" in
+        --list)
+            printf '%s\n' "${STEPS[@]}"
+            exit 0
+            ;;
+        --without)
+            known "${2:-}"
+            without+=("$2")
+            shift 2
+            ;;
+        *)
+            known "$1"
+            wanted+=("$1")
+            shift
+            ;;
+    esac
+done
+if ((${#wanted[@]} == 0)); then
+    mapfile -t wanted < <(names)
+fi
+
+times=()
+current=""
+passed=0
+
+# Runs however the script ends: the step that was running is the one that failed.
+summary() {
+    local status=$? failed=0
+    if [[ -n "$current" ]]; then
+        failed=1
+        times+=("$(printf '%-14s %5d s  FAILED' "$current" $((SECONDS - started)))")
+    fi
+    printf '\n'
+    if ((status == 124)); then
+        printf 'a command ran for more than %s s and was ended\n' "${CI_STEP_LIMIT_S:-900}"
+    fi
+    if ((${#times[@]} > 0)); then
+        printf '%s\n' "${times[@]}"
+    fi
+    printf 'all together   %5d s\n' "$SECONDS"
+    printf 'steps: %d passed, %d failed\n' "$passed" "$failed"
+    exit "$status"
+}
+trap summary EXIT
+
+for name in "${wanted[@]}"; do
+    for skipped in ${without[@]+"${without[@]}"}; do
+        if [[ "$name" == "$skipped" ]]; then
+            continue 2
+        fi
+    done
+    printf '\n== %s\n' "$name"
+    current=$name
+    started=$SECONDS
+    "step_$name"
+    times+=("$(printf '%-14s %5d s' "$name" $((SECONDS - started)))")
+    current=""
+    passed=$((passed + 1))
+done

@@ -1,0 +1,204 @@
+//! The boundary: requests go in, answers come out, and whoever stands behind it is a kernel.
+
+use std::io;
+use std::os::fd::RawFd;
+
+pub(crate) mod retired;
+pub(crate) mod sqe;
+pub(crate) mod unpark;
+pub(crate) mod uring;
+
+pub use sqe::{Cqe, Fields, Sqe};
+pub use unpark::{Kick, Unparker};
+
+/// A kernel takes requests and gives answers.
+///
+/// io_uring is the real one. An emulated kernel answers the same requests by other means, an
+/// invented one answers from a model; no operation knows which one it talks to.
+///
+/// # Safety
+/// The implementor promises that each pushed request gets exactly one last answer (one without
+/// `IORING_CQE_F_MORE`), that results are truthful (a wrong one becomes a descriptor or a length
+/// elsewhere), and that nothing a request points at is accessed after its last answer.
+pub unsafe trait Driver {
+    /// Queues a request. It never blocks and never fails: a refusal is an answer too.
+    ///
+    /// # Safety
+    /// Whatever `sqe` points at stays valid, and is not accessed by others, until its last answer
+    /// has been taken from [`enter`](Driver::enter). Its `user_data` is below [`RESERVED`].
+    unsafe fn push(&mut self, sqe: Sqe);
+
+    /// Hands over what is queued, sleeps as `wait` allows, and appends the answers.
+    ///
+    /// # Errors
+    /// Only what nobody can mend: the runtime then leaks what is in flight and ends the process.
+    fn enter(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()>;
+
+    /// Answers at once: what the real kernel has plain system calls for that never block.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    fn call(&mut self, call: Call<'_>) -> io::Result<i32>;
+
+    /// Registers a resource with the kernel.
+    ///
+    /// # Errors
+    /// What the kernel answers; `Unsupported` if it has no such thing.
+    ///
+    /// # Safety
+    /// The memory that `resource` names stays valid until it is unregistered or the driver is gone.
+    unsafe fn register(&mut self, resource: Register) -> io::Result<()>;
+
+    /// Whether this kernel knows `opcode`.
+    fn supports(&self, opcode: u8) -> bool;
+
+    /// What ends another thread's sleep in [`enter`](Driver::enter).
+    fn unparker(&self) -> Unparker;
+
+    /// This kernel's clock in nanoseconds.
+    fn now(&self) -> u64;
+
+    /// What was counted so far.
+    fn counters(&self) -> Counters;
+
+    /// Which kernel this is, for people: `io_uring`, `epoll`.
+    fn name(&self) -> &'static str;
+}
+
+/// `user_data` from here on belongs to drivers.
+pub const RESERVED: u64 = u64::MAX - 0xff;
+
+/// How long [`Driver::enter`] may sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: there is other work.
+    Poll,
+    /// Until an answer comes or somebody unparks.
+    Block,
+    /// As `Block`, and no longer than to this time of the driver's clock.
+    Until(u64),
+}
+
+/// A request that is answered at once.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Call<'a> {
+    /// `socket(2)`, close-on-exec.
+    Socket {
+        /// `AF_*`
+        domain: i32,
+        /// `SOCK_*`
+        kind: i32,
+        /// `IPPROTO_*`
+        protocol: i32,
+    },
+    /// `bind(2)`
+    Bind {
+        /// The socket.
+        fd: RawFd,
+        /// The address in the kernel's form.
+        address: &'a [u8],
+    },
+    /// `listen(2)`
+    Listen {
+        /// The socket.
+        fd: RawFd,
+        /// How many connections may wait to be accepted.
+        backlog: i32,
+    },
+    /// `setsockopt(2)`
+    SetOption {
+        /// The socket.
+        fd: RawFd,
+        /// `SOL_*`, `IPPROTO_*`
+        level: i32,
+        /// `SO_*`, `TCP_*`
+        name: i32,
+        /// The value's bytes.
+        value: &'a [u8],
+    },
+    /// `getsockopt(2)`; answers how many bytes were written.
+    GetOption {
+        /// The socket.
+        fd: RawFd,
+        /// `SOL_*`, `IPPROTO_*`
+        level: i32,
+        /// `SO_*`, `TCP_*`
+        name: i32,
+        /// Where the value goes.
+        value: &'a mut [u8],
+    },
+    /// `getsockname(2)`; answers the length of the address.
+    LocalAddress {
+        /// The socket.
+        fd: RawFd,
+        /// Where the address goes, in the kernel's form.
+        address: &'a mut [u8],
+    },
+    /// `getpeername(2)`; answers the length of the address.
+    PeerAddress {
+        /// The socket.
+        fd: RawFd,
+        /// Where the address goes, in the kernel's form.
+        address: &'a mut [u8],
+    },
+    /// `shutdown(2)`
+    Shutdown {
+        /// The socket.
+        fd: RawFd,
+        /// `SHUT_*`
+        how: i32,
+    },
+    /// `fstat(2)`
+    Status {
+        /// The file.
+        fd: RawFd,
+        /// Where the answer goes.
+        status: &'a mut libc::stat,
+    },
+    /// `close(2)`
+    Close {
+        /// The number, which is free afterwards whatever the answer.
+        fd: RawFd,
+    },
+}
+
+/// A resource to register.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Register {
+    /// A ring of provided buffers.
+    Buffers {
+        /// The ring's entries, page-aligned.
+        ring: *mut libc::c_void,
+        /// How many entries, a power of two.
+        entries: u16,
+        /// The group that requests name.
+        group: u16,
+    },
+    /// Ends a ring of provided buffers.
+    RemoveBuffers {
+        /// The group.
+        group: u16,
+    },
+}
+
+/// What a driver counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Entries into the kernel.
+    pub enters: u64,
+    /// Requests handed over.
+    pub sqes: u64,
+    /// Answers taken.
+    pub cqes: u64,
+    /// Times that answers waited in the kernel because their queue was full.
+    pub overflows: u64,
+    /// Enters that the kernel refused for the moment (`EAGAIN`, `EBUSY`, `ENOMEM`).
+    pub refused: u64,
+    /// Sleeps that a signal ended.
+    pub interrupted: u64,
+    /// Sleeps that another thread ended.
+    pub kicks: u64,
+}

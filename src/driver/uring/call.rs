@@ -1,0 +1,65 @@
+//! Requests that are answered at once, as plain system calls.
+
+use std::io;
+
+use crate::driver::Call;
+
+/// Performs `call` on the real kernel.
+pub(crate) fn perform(call: Call<'_>) -> io::Result<i32> {
+    let result = match call {
+        Call::Socket { domain, kind, protocol } => {
+            // SAFETY: the call takes no pointers.
+            unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) }
+        }
+        Call::Bind { fd, address } => {
+            // SAFETY: `address` is readable for its length.
+            unsafe { libc::bind(fd, address.as_ptr().cast(), size(address)) }
+        }
+        Call::Listen { fd, backlog } => {
+            // SAFETY: the call takes no pointers.
+            unsafe { libc::listen(fd, backlog) }
+        }
+        Call::SetOption { fd, level, name, value } => {
+            // SAFETY: `value` is readable for its length.
+            unsafe { libc::setsockopt(fd, level, name, value.as_ptr().cast(), size(value)) }
+        }
+        Call::GetOption { fd, level, name, value } => {
+            let mut len = size(value);
+            let place = value.as_mut_ptr().cast();
+            // SAFETY: `value` is writable for `len` bytes.
+            let result = unsafe { libc::getsockopt(fd, level, name, place, &raw mut len) };
+            if result < 0 { result } else { len as i32 }
+        }
+        Call::LocalAddress { fd, address } => {
+            let mut len = size(address);
+            let place = address.as_mut_ptr().cast();
+            // SAFETY: `address` is writable for `len` bytes.
+            let result = unsafe { libc::getsockname(fd, place, &raw mut len) };
+            if result < 0 { result } else { len as i32 }
+        }
+        Call::PeerAddress { fd, address } => {
+            let mut len = size(address);
+            let place = address.as_mut_ptr().cast();
+            // SAFETY: `address` is writable for `len` bytes.
+            let result = unsafe { libc::getpeername(fd, place, &raw mut len) };
+            if result < 0 { result } else { len as i32 }
+        }
+        Call::Shutdown { fd, how } => {
+            // SAFETY: the call takes no pointers.
+            unsafe { libc::shutdown(fd, how) }
+        }
+        Call::Status { fd, status } => {
+            // SAFETY: `status` is a place for the answer.
+            unsafe { libc::fstat(fd, status) }
+        }
+        Call::Close { fd } => {
+            // SAFETY: the caller owns the number.
+            unsafe { libc::close(fd) }
+        }
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn size(bytes: &[u8]) -> libc::socklen_t {
+    bytes.len() as libc::socklen_t
+}

@@ -1,0 +1,378 @@
+//! The real kernel: one io_uring, owned by the thread that made it.
+//!
+//! A lap is one `io_uring_enter`: it hands over what was pushed, runs the work that completions
+//! left behind, and sleeps. The head of the completion queue is published before it. What the
+//! kernel leaves over (it runs about twenty pieces of work a call) the next lap's enter runs; a
+//! loop on `SQ_TASKRUN` would hang, because an empty enter does not clear that flag.
+
+pub(crate) mod call;
+mod enter;
+mod setup;
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use io_uring::{IoUring, Probe, opcode, types};
+
+use super::{Call, Counters, Cqe, Driver, Kick, RESERVED, Register, Sqe, Unparker, Wait};
+use crate::sys::atomic::Arc;
+use crate::sys::{clock, fork};
+use enter::Outcome;
+pub(crate) use setup::Refused;
+
+/// The answer of the poll that watches the kick.
+const KICKED: u64 = RESERVED;
+
+/// After this many laps in a row without a system call, one is made all the same.
+const QUIET_LAPS: u32 = 8;
+
+/// An enter runs no more deferred work than about this; if it brought as much, some may be left.
+const WORK_A_CALL: usize = 16;
+
+/// A hook that makes enters fail, for tests: it sees how many requests wait, and may answer an
+/// errno and how many of them are handed over before it strikes.
+pub type EnterFault = Box<dyn FnMut(u32) -> Option<(i32, u32)>>;
+
+/// io_uring as a [`Driver`].
+pub(crate) struct Uring {
+    // Closed by hand: a forked child must not close a number that the hook has closed already.
+    ring: ManuallyDrop<IoUring>,
+    enter: enter::Enter,
+    probe: Probe,
+    /// Requests that found the queue full, in order.
+    spill: VecDeque<Sqe>,
+    kick: Arc<EventFd>,
+    unparker: Unparker,
+    kick_is_watched: bool,
+    quiet_laps: u32,
+    work_may_be_left: bool,
+    backoff: Duration,
+    counters: Counters,
+    _listed: fork::Listed,
+}
+
+/// An eventfd whose count is never read: each write is an edge for the poll that watches it.
+struct EventFd(OwnedFd);
+
+impl Kick for Arc<EventFd> {
+    fn kick(&self) {
+        let one = 1_u64.to_ne_bytes();
+        // EAGAIN would mean that the count is full: then the poll has been woken often enough.
+        // SAFETY: `one` is eight readable bytes, and the descriptor is open while `self` is.
+        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+}
+
+impl EventFd {
+    fn new() -> io::Result<Self> {
+        // SAFETY: the call takes no pointers.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call above has just opened the number, and nobody else has it.
+        Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+}
+
+/// Sizes and choices for one ring.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) submissions: u32,
+    pub(crate) completions: u32,
+}
+
+impl Uring {
+    /// Opens a ring, with as many of the wanted flags as this kernel has.
+    pub(crate) fn new(sizes: Sizes, fault: Option<EnterFault>) -> Result<Self, Refused> {
+        let (ring, setup) = setup::open(sizes)?;
+        let after = |step| move |error| Refused { step, error };
+        let listed = fork::Listed::new(ring.as_raw_fd()).map_err(after("listing the ring"))?;
+        let mut probe = Probe::new();
+        ring.submitter().register_probe(&mut probe).map_err(after("IORING_REGISTER_PROBE"))?;
+        // More workers than this have been seen to be started by the thousand; old kernels refuse.
+        let _ = ring.submitter().register_iowq_max_workers(&mut [4, 16]);
+        let kick = Arc::new(EventFd::new().map_err(after("eventfd"))?);
+        let enter = enter::Enter::new(&ring, setup, fault);
+        Ok(Uring {
+            ring: ManuallyDrop::new(ring),
+            enter,
+            probe,
+            spill: VecDeque::new(),
+            unparker: Unparker::new(Arc::clone(&kick)),
+            kick,
+            kick_is_watched: false,
+            quiet_laps: 0,
+            work_may_be_left: false,
+            backoff: Duration::ZERO,
+            counters: Counters::default(),
+            _listed: listed,
+        })
+    }
+
+    fn queue(&mut self, sqe: Sqe) {
+        if !self.spill.is_empty() || !self.fits(&sqe) {
+            self.spill.push_back(sqe);
+        }
+    }
+
+    #[inline]
+    fn fits(&mut self, sqe: &Sqe) -> bool {
+        // SAFETY: what the entry points at stays valid, as the caller of `Driver::push` promised.
+        unsafe { self.ring.submission().push(sqe).is_ok() }
+    }
+
+    fn refill(&mut self) {
+        while let Some(sqe) = self.spill.pop_front() {
+            if !self.fits(&sqe) {
+                self.spill.push_front(sqe);
+                return;
+            }
+        }
+    }
+
+    /// Watches the kick again if the last watch has ended (its queue may have overflowed).
+    fn watch_kick(&mut self) {
+        if !self.kick_is_watched {
+            let fd = types::Fd(self.kick.0.as_raw_fd());
+            let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true);
+            self.kick_is_watched = true;
+            self.queue(poll.build().user_data(KICKED));
+        }
+    }
+
+    /// Takes what has been answered, and publishes the head of the queue. Returns how many.
+    fn reap(&mut self, answers: &mut Vec<Cqe>) -> usize {
+        let mut taken = 0;
+        for entry in self.ring.completion() {
+            taken += 1;
+            let (user_data, result) = (entry.user_data(), entry.result());
+            let cqe = Cqe { user_data, result, flags: entry.flags() };
+            if user_data == KICKED {
+                self.counters.kicks += 1;
+                self.kick_is_watched = cqe.has_more();
+            } else {
+                answers.push(cqe);
+            }
+        }
+        self.counters.cqes += taken as u64;
+        taken
+    }
+
+    /// Whether an enter could bring anything: only a hint, which is why it cannot be relied on for ever.
+    fn nothing_to_trade(&mut self) -> bool {
+        let queue = self.ring.submission();
+        let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
+        drop(queue);
+        idle && !self.work_may_be_left && self.ring.completion().is_empty()
+    }
+
+    /// Waits a little after the kernel refused for want of memory and had nothing to answer.
+    fn back_off(&mut self) {
+        self.backoff = (self.backoff * 2).clamp(Duration::from_millis(1), Duration::from_millis(100));
+        std::thread::sleep(self.backoff);
+    }
+}
+
+// SAFETY: the kernel gives each request exactly one last answer, which `reap` passes on unchanged;
+// a request that does not fit is kept, in order, until it does.
+unsafe impl Driver for Uring {
+    #[inline]
+    unsafe fn push(&mut self, sqe: Sqe) {
+        self.queue(sqe);
+    }
+
+    fn enter(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {
+        self.watch_kick();
+        if wait == Wait::Poll && self.quiet_laps < QUIET_LAPS && self.nothing_to_trade() {
+            self.quiet_laps += 1;
+            return Ok(());
+        }
+        self.quiet_laps = 0;
+        let before = answers.len();
+        loop {
+            self.refill();
+            let (queued, overflowed) = {
+                let queue = self.ring.submission();
+                (queue.len(), queue.cq_overflow())
+            };
+            self.counters.overflows += u64::from(overflowed);
+            // What overflowed is taken first, what spilled is handed over first, and with answers
+            // in hand there is no reason to sleep.
+            let hurry = overflowed || !self.spill.is_empty() || answers.len() > before;
+            let wait = if hurry { Wait::Poll } else { wait };
+            self.counters.enters += 1;
+            let outcome = self.enter.call(queued as u32, wait)?;
+            if let Outcome::Done { submitted } = outcome {
+                self.counters.sqes += u64::from(submitted);
+            }
+            let taken = self.reap(answers);
+            self.work_may_be_left = taken >= WORK_A_CALL;
+            match outcome {
+                Outcome::Done { .. } if self.spill.is_empty() => {
+                    self.backoff = Duration::ZERO;
+                    return Ok(());
+                }
+                Outcome::Done { .. } => {}
+                Outcome::Interrupted => {
+                    self.counters.interrupted += 1;
+                    return Ok(());
+                }
+                Outcome::Refused => {
+                    self.counters.refused += 1;
+                    if taken == 0 {
+                        self.back_off();
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn call(&mut self, call: Call<'_>) -> io::Result<i32> {
+        call::perform(call)
+    }
+
+    unsafe fn register(&mut self, resource: Register) -> io::Result<()> {
+        let submitter = self.ring.submitter();
+        match resource {
+            // SAFETY: the caller keeps the memory valid until it is unregistered or the ring is gone.
+            Register::Buffers { ring, entries, group } => unsafe {
+                submitter.register_buf_ring_with_flags(ring as u64, entries, group, 0)
+            },
+            Register::RemoveBuffers { group } => submitter.unregister_buf_ring(group),
+        }
+    }
+
+    fn supports(&self, opcode: u8) -> bool {
+        self.probe.is_supported(opcode)
+    }
+
+    fn unparker(&self) -> Unparker {
+        self.unparker.clone()
+    }
+
+    fn now(&self) -> u64 {
+        clock::monotonic()
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn name(&self) -> &'static str {
+        "io_uring"
+    }
+}
+
+impl AsRawFd for Uring {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        // In a forked child the hook has closed the number, and the maps were not inherited.
+        if !fork::forked() {
+            // SAFETY: this is the only drop, and nothing uses the ring afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.ring) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> Uring {
+        Uring::new(Sizes { submissions: 8, completions: 32 }, None).expect("io_uring is there")
+    }
+
+    fn nop(user_data: u64) -> Sqe {
+        opcode::Nop::new().build().user_data(user_data)
+    }
+
+    #[test]
+    fn a_lap_completes_a_nop() {
+        let (mut ring, mut answers) = (open(), Vec::new());
+        // SAFETY: a nop points at nothing.
+        unsafe { ring.push(nop(7)) };
+        ring.enter(Wait::Block, &mut answers).unwrap();
+        assert_eq!(answers, [Cqe { user_data: 7, result: 0, flags: 0 }]);
+        assert_eq!(ring.counters().enters, 1);
+    }
+
+    #[test]
+    fn more_requests_than_the_queue_holds_are_all_answered_in_order() {
+        let (mut ring, mut answers) = (open(), Vec::new());
+        for number in 0..100 {
+            // SAFETY: a nop points at nothing.
+            unsafe { ring.push(nop(number)) };
+        }
+        while answers.len() < 100 {
+            ring.enter(Wait::Block, &mut answers).unwrap();
+        }
+        assert!(answers.iter().map(|cqe| cqe.user_data).eq(0..100));
+        assert!(ring.spill.is_empty());
+    }
+
+    #[test]
+    fn a_full_answer_queue_overflows_and_loses_nothing() {
+        let sizes = Sizes { submissions: 2, completions: 2 };
+        let (mut ring, mut answers) = (Uring::new(sizes, None).unwrap(), Vec::new());
+        for number in 0..64 {
+            // SAFETY: a nop points at nothing.
+            unsafe { ring.push(nop(number)) };
+        }
+        while answers.len() < 64 {
+            ring.enter(Wait::Block, &mut answers).unwrap();
+        }
+        answers.sort_by_key(|cqe| cqe.user_data);
+        assert!(answers.iter().map(|cqe| cqe.user_data).eq(0..64));
+    }
+
+    #[test]
+    fn an_unpark_from_another_thread_ends_the_sleep() {
+        let (mut ring, mut answers) = (open(), Vec::new());
+        let unparker = ring.unparker();
+        unparker.announce();
+        let other = std::thread::spawn(move || unparker.unpark());
+        ring.enter(Wait::Block, &mut answers).unwrap();
+        other.join().unwrap();
+        assert!(answers.is_empty());
+        assert_eq!(ring.counters().kicks, 1);
+    }
+
+    #[test]
+    fn a_wait_with_a_deadline_ends_at_it() {
+        let (mut ring, mut answers) = (open(), Vec::new());
+        let until = ring.now() + 2_000_000;
+        ring.enter(Wait::Poll, &mut answers).unwrap();
+        ring.enter(Wait::Until(until), &mut answers).unwrap();
+        assert!(ring.now() >= until);
+    }
+
+    #[test]
+    fn a_refused_enter_keeps_every_request() {
+        let mut left = 5;
+        let fault: EnterFault = Box::new(move |_| {
+            left -= 1;
+            let errno = [libc::EAGAIN, libc::EBUSY, libc::EINTR, libc::ENOMEM][left as usize % 4];
+            (left > 0).then_some((errno, 1))
+        });
+        let sizes = Sizes { submissions: 8, completions: 32 };
+        let (mut ring, mut answers) = (Uring::new(sizes, Some(fault)).unwrap(), Vec::new());
+        for number in 0..20 {
+            // SAFETY: a nop points at nothing.
+            unsafe { ring.push(nop(number)) };
+        }
+        while answers.len() < 20 {
+            ring.enter(Wait::Block, &mut answers).unwrap();
+        }
+        assert!(answers.iter().map(|cqe| cqe.user_data).eq(0..20));
+    }
+}

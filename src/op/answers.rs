@@ -1,0 +1,76 @@
+//! The ticket of an operation with many answers.
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::in_flight::OpId;
+use super::{Op, Ring, outside};
+use crate::driver::Cqe;
+use crate::sys::current;
+
+/// An operation whose answers are parked in its payload until somebody takes them.
+pub(crate) trait Multishot: Op {
+    /// What one answer brings.
+    type Item;
+
+    /// Takes the oldest parked item.
+    fn pop(&mut self) -> Option<Self::Item>;
+}
+
+/// The owner of a multishot operation: a stream that only its `poll_next` borrows.
+///
+/// What has arrived is in the payload, so a caller that stops asking loses nothing. Dropping the
+/// owner cancels the operation, and what is parked or still to come goes to [`Op::abandon`].
+pub(crate) struct Answers<T: Multishot> {
+    ring: Rc<Ring>,
+    id: OpId,
+    op: PhantomData<fn() -> T>,
+}
+
+/// What a multishot operation has for its owner.
+pub(crate) enum Next<T: Multishot> {
+    /// One more item.
+    Item(T::Item),
+    /// It has ended, and its payload is gone: the owner drops this ticket, or starts another.
+    End(T::Output),
+}
+
+impl<T: Multishot> Answers<T> {
+    /// Submits `op`.
+    ///
+    /// # Errors
+    /// What the operation comes to when the table has no room for it.
+    pub(crate) fn start(op: T, context: &mut Context<'_>) -> Result<Self, T::Output> {
+        let ring = current::share::<Ring>().unwrap_or_else(|| outside("an operation"));
+        match ring.submit(op, context.waker().clone()) {
+            Ok(id) => Ok(Answers { ring, id, op: PhantomData }),
+            Err(op) => Err(op.complete(Cqe::refusal(0, libc::ENOMEM))),
+        }
+    }
+
+    /// Takes what is parked, oldest first, then the end. After the end there is nothing to ask.
+    #[inline]
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Next<T>> {
+        // SAFETY: the ticket's type is that of the payload, and `pop` runs nothing of a user.
+        if let Some(item) = unsafe { self.ring.payload::<T>(self.id).pop() } {
+            return Poll::Ready(Next::Item(item));
+        }
+        match self.ring.take::<T>(self.id, context) {
+            None => Poll::Pending,
+            Some((op, cqe)) => Poll::Ready(Next::End(op.complete(cqe))),
+        }
+    }
+
+    /// Asks for a cancel; the end follows when everything that had arrived was taken.
+    pub(crate) fn cancel(&self) {
+        self.ring.cancel(self.id);
+    }
+}
+
+impl<T: Multishot> Drop for Answers<T> {
+    fn drop(&mut self) {
+        // After the end the name means nothing any more (I4), and this does nothing.
+        self.ring.orphan(self.id);
+    }
+}

@@ -1,0 +1,502 @@
+//! One core's end of the boundary: the table of what is in flight, and the kernel that answers it.
+
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use io_uring::{opcode, types};
+
+use super::Op;
+use super::in_flight::{InFlight, OpId, State, locate};
+use crate::buf::pool::Pool;
+use crate::driver::retired::Retired;
+use crate::driver::sqe::FORKED;
+use crate::driver::{Call, Counters, Cqe, Driver, Sqe, Unparker, Wait};
+use crate::sys::current::{self, Floor};
+use crate::sys::fd::{Home, OwnedFd};
+use crate::sys::fork::{Forked, forked};
+
+/// A generation that no slot ever has: these are requests of the ring itself.
+const OWN: u64 = (u32::MAX as u64) << 32;
+const CANCEL: u64 = OWN | 1;
+const DEADLINE: u64 = OWN | 2;
+const UPDATE: u64 = OWN | 3;
+
+/// Cancels that one lap hands over at most; the rest follow with the next, without a sleep between.
+const CANCELS_A_LAP: u32 = 256;
+
+/// How many operations may be in flight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// At this many, operations that start new work wait for admission.
+    pub(crate) live: u32,
+    /// Keeps deadlines in each wait instead of in one TIMEOUT request.
+    pub(crate) deadline_in_wait: bool,
+}
+
+/// What one core's ring has counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    pub(crate) live: u32,
+    pub(crate) orphans: u32,
+    pub(crate) stray: u64,
+    pub(crate) panics: u64,
+    pub(crate) driver: Counters,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drained {
+    Empty,
+    /// So many operations did not end in time; their memory was leaked.
+    Leaked(u32),
+}
+
+/// The kernel of a core: shared by its ring and by every descriptor that it will close.
+struct Kernel {
+    driver: UnsafeCell<Box<dyn Driver>>,
+    borrowed: Cell<bool>,
+    /// Those who wait for a descriptor to become free.
+    short_of_fds: RefCell<Vec<Waker>>,
+}
+
+impl Kernel {
+    /// Borrows the driver for a moment. No user code runs in `f` (I5).
+    #[inline]
+    fn with<R>(&self, f: impl FnOnce(&mut dyn Driver) -> R) -> R {
+        assert!(!self.borrowed.replace(true), "I5: the driver is in use");
+        // SAFETY: the flag says that this is the only borrow.
+        let result = f(unsafe { &mut **self.driver.get() });
+        self.borrowed.set(false);
+        result
+    }
+
+    fn close(&self, fd: i32) -> io::Result<()> {
+        let result = self.with(|driver| driver.call(Call::Close { fd }));
+        let waiting = std::mem::take(&mut *self.short_of_fds.borrow_mut());
+        waiting.into_iter().for_each(Waker::wake);
+        result.map(drop)
+    }
+}
+
+/// One core's operations. It outlives the runtime as an empty husk while handles refer to it.
+pub(crate) struct Ring {
+    table: InFlight,
+    kernel: Rc<Kernel>,
+    home: Rc<Home>,
+    limits: Limits,
+    answers: Cell<Vec<Cqe>>,
+    armed: Cell<Option<u64>>,
+    // The kernel copies it when it takes the request, which may be a lap late: hence a fixed place.
+    timespec: Box<Cell<types::Timespec>>,
+    line: RefCell<VecDeque<(u64, Waker)>>,
+    tickets: Cell<u64>,
+    stray: Cell<u64>,
+    panics: Cell<u64>,
+    /// What the kernel picks buffers from, for as long as it may.
+    pool: RefCell<Option<Rc<Pool>>>,
+}
+
+// SAFETY: no other type of the crate has this number.
+unsafe impl Floor for Ring {
+    const INDEX: usize = 0;
+}
+
+impl Ring {
+    pub(crate) fn new(core: u64, driver: Box<dyn Driver>, limits: Limits) -> io::Result<Self> {
+        let kernel = Rc::new(Kernel {
+            driver: UnsafeCell::new(driver),
+            borrowed: Cell::new(false),
+            short_of_fds: RefCell::default(),
+        });
+        let closer = Rc::clone(&kernel);
+        Ok(Ring {
+            // What waits for admission is a part of the load; sends and receives come on top.
+            table: InFlight::new(limits.live.saturating_mul(4).clamp(1024, 1 << 24))?,
+            kernel,
+            home: Rc::new(Home::new(core, move |fd| closer.close(fd))),
+            limits,
+            answers: Cell::default(),
+            armed: Cell::new(None),
+            timespec: Box::new(Cell::new(types::Timespec::new())),
+            line: RefCell::default(),
+            tickets: Cell::new(0),
+            stray: Cell::new(0),
+            panics: Cell::new(0),
+            pool: RefCell::default(),
+        })
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.kernel.with(|driver| driver.now())
+    }
+
+    pub(crate) fn driver_name(&self) -> &'static str {
+        self.kernel.with(|driver| driver.name())
+    }
+
+    pub(crate) fn unparker(&self) -> Unparker {
+        self.kernel.with(|driver| driver.unparker())
+    }
+
+    pub(crate) fn call(&self, call: Call<'_>) -> io::Result<i32> {
+        if forked() {
+            return Err(Forked.into());
+        }
+        self.kernel.with(|driver| driver.call(call))
+    }
+
+    /// Registers the buffers that receives pick from.
+    pub(crate) fn provide(&self, pool: &Rc<Pool>) -> io::Result<()> {
+        // SAFETY: the ring keeps the pool until the driver has been dropped, see `retire`.
+        self.kernel.with(|driver| unsafe { driver.register(pool.registration()) })?;
+        self.pool.replace(Some(Rc::clone(pool)));
+        Ok(())
+    }
+
+    /// A descriptor that this core's kernel has just opened.
+    pub(crate) fn adopt(&self, raw: i32) -> OwnedFd {
+        OwnedFd::new(raw, Rc::clone(&self.home))
+    }
+
+    /// Wakes `waker` when this core closes a descriptor.
+    pub(crate) fn wake_on_close(&self, waker: Waker) {
+        self.kernel.short_of_fds.borrow_mut().push(waker);
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        Tally {
+            live: self.table.live(),
+            orphans: self.table.orphans(),
+            stray: self.stray.get(),
+            panics: self.panics.get(),
+            driver: self.kernel.with(|driver| driver.counters()),
+        }
+    }
+
+    /// Places `op` in the table and pushes its request.
+    ///
+    /// # Errors
+    /// Gives `op` back when the table is full.
+    #[inline]
+    pub(super) fn submit<T: Op>(&self, op: T, waker: Waker) -> Result<OpId, T> {
+        let (id, slot) = self.table.insert(op)?;
+        let displaced = slot.set_waker(Some(waker));
+        assert!(displaced.is_none(), "a free slot keeps no waker");
+        if forked() {
+            let cqe = Cqe { user_data: id.user_data(), result: FORKED, flags: 0 };
+            self.finish(id, cqe);
+            return Ok(id);
+        }
+        let unfinished = Unfinished(self, id);
+        self.push_slot(id);
+        std::mem::forget(unfinished);
+        Ok(id)
+    }
+
+    #[inline]
+    fn push_slot(&self, id: OpId) {
+        let slot = self.table.get(id).expect("the slot is in use");
+        // SAFETY: the payload is in its place and nothing else refers to it (I1, I5).
+        let sqe = unsafe { (slot.vtable().prepare)(slot.place()) };
+        self.push(sqe.user_data(id.user_data()));
+    }
+
+    #[inline]
+    fn push(&self, sqe: Sqe) {
+        // SAFETY: I1 and I2: the payload owns what the request points at and stays in place; the
+        // ring's own requests point at nothing but `timespec`, which lives as long as the ring.
+        self.kernel.with(|driver| unsafe { driver.push(sqe) });
+    }
+
+    /// The payload of an operation in flight, in place.
+    ///
+    /// # Safety
+    /// `T` is the type of the payload, and the reference ends before anything else runs.
+    #[expect(clippy::mut_from_ref, reason = "the caller promises that it is the only one")]
+    pub(super) unsafe fn payload<T: Op>(&self, id: OpId) -> &mut T {
+        let slot = self.table.get(id).expect("a ticket's slot lives until it is taken");
+        // SAFETY: the slot is in use, so its place holds the T that the caller names.
+        unsafe { &mut *locate::<T>(slot.place()) }
+    }
+
+    /// Takes the payload and the last answer, or waits for it.
+    #[inline]
+    pub(super) fn take<T: Op>(&self, id: OpId, context: &Context<'_>) -> Option<(T, Cqe)> {
+        if let Some(taken) = self.table.take::<T>(id) {
+            self.call_next();
+            return Some(taken);
+        }
+        let slot = self.table.get(id).expect("a ticket's slot lives until it is taken");
+        if !slot.peek_waker(|waker| waker.is_some_and(|waker| waker.will_wake(context.waker()))) {
+            // The clone comes before, and the drop after, the moment in which the slot is touched.
+            let waker = context.waker().clone();
+            drop(slot.set_waker(Some(waker)));
+        }
+        None
+    }
+
+    /// Gives an operation up: it is cancelled with the next lap, and its answer is abandoned.
+    pub(super) fn orphan(&self, id: OpId) {
+        match self.table.get(id).map(super::in_flight::Slot::state) {
+            Some(State::Waiting) => drop(self.table.orphan(id)),
+            Some(State::Done) => {
+                let cqe = self.table.answer_of(id);
+                self.abandon(id, cqe);
+            }
+            None => {}
+            Some(state) => unreachable!("a ticket's operation is {state:?}"),
+        }
+    }
+
+    /// Asks for a cancel of an operation that is still awaited.
+    pub(super) fn cancel(&self, id: OpId) {
+        if self.table.get(id).is_some_and(|slot| slot.state() == State::Waiting) {
+            self.table.cancel(id);
+        }
+    }
+
+    fn abandon(&self, id: OpId, cqe: Cqe) {
+        let slot = self.table.get(id).expect("the slot is in use");
+        let (vtable, place) = (slot.vtable(), slot.place());
+        // SAFETY: I1, the last answer has come; `free` is called between the move and user code.
+        self.guard(|| unsafe { (vtable.abandon)(place, cqe, &|| self.table.free(id)) });
+        self.call_next();
+    }
+
+    /// One lap's trade: hands over, sleeps as told, and delivers what was answered.
+    ///
+    /// # Errors
+    /// What [`Driver::enter`] cannot mend; everything in flight must then be leaked.
+    pub(crate) fn turn(&self, wait: Wait, deadline: Option<u64>) -> io::Result<usize> {
+        if forked() {
+            return Err(Forked.into());
+        }
+        self.push_cancels();
+        let wait = match (wait, deadline) {
+            _ if self.table.has_cancels() => Wait::Poll,
+            (Wait::Block, Some(time)) if self.limits.deadline_in_wait => Wait::Until(time),
+            (Wait::Block, Some(time)) => {
+                self.arm(time);
+                Wait::Block
+            }
+            (wait, _) => wait,
+        };
+        let mut answers = self.answers.take();
+        let result = self.kernel.with(|driver| driver.enter(wait, &mut answers));
+        let answered = answers.len();
+        for cqe in answers.drain(..) {
+            self.deliver(cqe);
+        }
+        self.answers.set(answers);
+        result.map(|()| answered)
+    }
+
+    fn push_cancels(&self) {
+        for _ in 0..CANCELS_A_LAP {
+            let Some(id) = self.table.pop_cancel() else { return };
+            self.push(opcode::AsyncCancel::new(id.user_data()).build().user_data(CANCEL));
+        }
+    }
+
+    /// Sees to it that a TIMEOUT ends the sleep at `time`; an earlier one is left alone.
+    fn arm(&self, time: u64) {
+        let request = match self.armed.get() {
+            Some(armed) if armed <= time => return,
+            Some(_) => {
+                let flags = types::TimeoutFlags::ABS;
+                opcode::TimeoutUpdate::new(DEADLINE, self.timespec.as_ptr())
+                    .flags(flags)
+                    .build()
+                    .user_data(UPDATE)
+            }
+            None => opcode::Timeout::new(self.timespec.as_ptr())
+                .flags(types::TimeoutFlags::ABS)
+                .build()
+                .user_data(DEADLINE),
+        };
+        let clamped = time.min(1 << 62);
+        let (sec, nsec) = (clamped / 1_000_000_000, (clamped % 1_000_000_000) as u32);
+        self.timespec.set(types::Timespec::new().sec(sec).nsec(nsec));
+        self.armed.set(Some(time));
+        self.push(request);
+    }
+
+    #[inline]
+    fn deliver(&self, cqe: Cqe) {
+        match cqe.user_data {
+            CANCEL | UPDATE => return,
+            DEADLINE => return self.armed.set(None),
+            _ => {}
+        }
+        let id = OpId::from_user_data(cqe.user_data);
+        let Some(slot) = self.table.get(id) else {
+            // I4: an answer to a life that has ended. I3 makes it impossible; never touch memory.
+            self.stray.set(self.stray.get() + 1);
+            return;
+        };
+        let (vtable, place) = (slot.vtable(), slot.place());
+        if cqe.has_more() {
+            let waker = slot.set_waker(None);
+            self.guard(|| {
+                // SAFETY: the payload is in its place and nothing else refers to it (I1, I5).
+                if !unsafe { (vtable.more)(place, cqe) } {
+                    self.table.cancel(id);
+                }
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            });
+            return;
+        }
+        if slot.state() == State::Orphaned {
+            return self.abandon(id, cqe);
+        }
+        // SAFETY: as above.
+        if !slot.is_cancelled() && self.guard(|| unsafe { (vtable.again)(place, &cqe) }) == Some(true)
+        {
+            self.push_slot(id);
+            let waker = slot.set_waker(None);
+            self.guard(|| waker.map(Waker::wake));
+            return;
+        }
+        self.finish(id, cqe);
+    }
+
+    fn finish(&self, id: OpId, cqe: Cqe) {
+        let waker = self.table.get(id).expect("the slot is in use").done(cqe);
+        if let Some(waker) = waker {
+            self.guard(|| waker.wake());
+        }
+    }
+
+    /// Runs user code that must not keep the other answers of a lap from being delivered.
+    #[inline]
+    fn guard<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        match catch_unwind(AssertUnwindSafe(f)) {
+            Ok(result) => Some(result),
+            Err(panic) => {
+                self.panics.set(self.panics.get() + 1);
+                // The payload may panic when it is dropped; it was only a message.
+                std::mem::forget(panic);
+                None
+            }
+        }
+    }
+
+    /// Whether one more operation that starts new work may be submitted now.
+    pub(super) fn admits(&self, ticket: &mut Option<u64>, context: &Context<'_>) -> bool {
+        let room = self.table.live() < self.limits.live;
+        let mut line = self.line.borrow_mut();
+        let place = ticket.map(|ticket| line.binary_search_by_key(&ticket, |entry| entry.0));
+        match place {
+            // Called forward, or nobody is in the line.
+            Some(Err(_)) if room => return true,
+            None if room && line.is_empty() => return true,
+            Some(Ok(place)) => {
+                let displaced = std::mem::replace(&mut line[place].1, context.waker().clone());
+                drop(line);
+                drop(displaced);
+            }
+            _ => {
+                let number = self.tickets.replace(self.tickets.get() + 1);
+                *ticket = Some(number);
+                line.push_back((number, context.waker().clone()));
+            }
+        }
+        false
+    }
+
+    /// Leaves the line; whoever was called forward and does not come passes the call on.
+    pub(super) fn leave_line(&self, ticket: u64) {
+        let mut line = self.line.borrow_mut();
+        let left = match line.binary_search_by_key(&ticket, |entry| entry.0) {
+            Ok(place) => line.remove(place),
+            Err(_) => None,
+        };
+        drop(line);
+        if left.is_none() {
+            self.call_next();
+        }
+    }
+
+    #[inline]
+    fn call_next(&self) {
+        if self.table.live() < self.limits.live {
+            let next = self.line.borrow_mut().pop_front();
+            if let Some((_, waker)) = next {
+                self.guard(|| waker.wake());
+            }
+        }
+    }
+
+    /// I6: ends everything in flight, waits for the last answers, and closes the ring.
+    ///
+    /// `tick` is called about once a second with the number that is still in flight; `false` ends
+    /// the patience, and what is left is leaked.
+    pub(crate) fn drain(&self, mut tick: impl FnMut(u32, Duration) -> bool) -> Drained {
+        let live: Vec<OpId> = self.table.all().map(|(id, _)| id).collect();
+        for id in live {
+            match self.table.get(id).map(super::in_flight::Slot::state) {
+                Some(State::Waiting | State::Done) => self.orphan(id),
+                Some(State::Orphaned | State::Free) | None => {}
+            }
+        }
+        let start = self.now();
+        let mut patient = !forked();
+        while self.table.live() > 0 && patient {
+            let now = self.now();
+            patient = tick(self.table.live(), Duration::from_nanos(now.saturating_sub(start)));
+            let wait = if patient { Wait::Until(now + 100_000_000) } else { Wait::Poll };
+            if self.turn(wait, None).is_err() {
+                break;
+            }
+        }
+        self.retire()
+    }
+
+    fn retire(&self) -> Drained {
+        let (unparker, counters) =
+            self.kernel.with(|driver| (driver.unparker(), driver.counters()));
+        let retired: Box<dyn Driver> = Box::new(Retired { unparker, counters });
+        assert!(!self.kernel.borrowed.get(), "I5: the driver is in use");
+        // SAFETY: the assertion above: nothing borrows the driver, and this is its own thread.
+        let driver = std::mem::replace(unsafe { &mut *self.kernel.driver.get() }, retired);
+        let left = self.table.live();
+        let pool = self.pool.take();
+        if left == 0 {
+            drop(driver);
+            drop(pool);
+            return Drained::Empty;
+        }
+        // I6: the kernel may write at any time, so neither the ring nor the memory is given back.
+        std::mem::forget(driver);
+        std::mem::forget(pool);
+        self.table.leak();
+        Drained::Leaked(left)
+    }
+}
+
+/// A slot whose request was not pushed because `prepare` panicked: its payload is dropped.
+struct Unfinished<'a>(&'a Ring, OpId);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let Unfinished(ring, id) = self;
+        let waker = ring.table.get(*id).expect("the slot is in use").set_waker(None);
+        ring.abandon(*id, Cqe::refusal(id.user_data(), libc::ECANCELED));
+        drop(waker);
+    }
+}
+
+/// Calls `f` with the current core's ring.
+///
+/// # Panics
+/// Outside of a runtime; `what` says what was called there.
+pub(crate) fn with<R>(what: &str, f: impl FnOnce(&Ring) -> R) -> R {
+    current::with(f).unwrap_or_else(|| super::outside(what))
+}

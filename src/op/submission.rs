@@ -1,0 +1,94 @@
+//! The ticket of an operation with one answer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::in_flight::OpId;
+use super::{Op, Ring, outside};
+use crate::driver::Cqe;
+use crate::sys::current;
+
+/// A future that submits its operation at the first poll, and ends with its output.
+///
+/// Dropping it is O(1), makes no system call, allocates nothing and cannot fail: the operation
+/// stays in its slot, is cancelled with the next lap, and its answer goes to [`Op::abandon`].
+pub(crate) struct Submission<T: Op> {
+    state: State<T>,
+}
+
+enum State<T> {
+    Idle(T),
+    /// In the line for admission, with its ticket.
+    Waiting(T, Rc<Ring>, u64),
+    InFlight(Rc<Ring>, OpId),
+    Done,
+}
+
+// The payload is moved into its slot before anything points at it: nothing here is pinned.
+impl<T: Op> Unpin for Submission<T> {}
+
+impl<T: Op> Submission<T> {
+    pub(crate) fn new(op: T) -> Self {
+        Submission { state: State::Idle(op) }
+    }
+
+    /// Asks for a cancel and goes on waiting for the true outcome.
+    pub(crate) fn cancel(&self) {
+        if let State::InFlight(ring, id) = &self.state {
+            ring.cancel(*id);
+        }
+    }
+
+    fn submit(&mut self, context: &mut Context<'_>) -> Poll<T::Output> {
+        let (op, ring, mut ticket) = match std::mem::replace(&mut self.state, State::Done) {
+            State::Idle(op) => {
+                (op, current::share::<Ring>().unwrap_or_else(|| outside("an operation")), None)
+            }
+            State::Waiting(op, ring, ticket) => (op, ring, Some(ticket)),
+            State::InFlight(..) | State::Done => unreachable!("it is submitted once"),
+        };
+        if T::WAITS_FOR_ADMISSION && !ring.admits(&mut ticket, context) {
+            let ticket = ticket.expect("whoever is not admitted gets a ticket");
+            self.state = State::Waiting(op, ring, ticket);
+            return Poll::Pending;
+        }
+        match ring.submit(op, context.waker().clone()) {
+            Ok(id) => {
+                self.state = State::InFlight(ring, id);
+                Poll::Pending
+            }
+            Err(op) => Poll::Ready(op.complete(Cqe::refusal(0, libc::ENOMEM))),
+        }
+    }
+}
+
+impl<T: Op> Future for Submission<T> {
+    type Output = T::Output;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T::Output> {
+        match &self.state {
+            State::Idle(_) | State::Waiting(..) => self.submit(context),
+            State::InFlight(ring, id) => match ring.take::<T>(*id, context) {
+                None => Poll::Pending,
+                Some((op, cqe)) => {
+                    self.state = State::Done;
+                    Poll::Ready(op.complete(cqe))
+                }
+            },
+            State::Done => panic!("an operation was polled after it had completed"),
+        }
+    }
+}
+
+impl<T: Op> Drop for Submission<T> {
+    fn drop(&mut self) {
+        match &self.state {
+            State::InFlight(ring, id) => ring.orphan(*id),
+            State::Waiting(_, ring, ticket) => ring.leave_line(*ticket),
+            State::Idle(_) | State::Done => {}
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! One core's loop: everything that a core has, and the lap that turns it.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::log::Log;
+use super::stats::Stats;
+use crate::buf::pool::Pool;
+use crate::driver::{Driver, Unparker, Wait};
+use crate::op::{Drained, Limits, Ring};
+use crate::sys::atomic::Arc;
+use crate::sys::atomic::plain::{AtomicU64, Ordering};
+use crate::sys::current::{self, Core};
+use crate::task::{Remote, Scheduler, registry};
+use crate::time::Timers;
+
+/// Polls in one lap, before the kernel is entered again.
+const BUDGET: u32 = 128;
+/// Nanoseconds in one lap, likewise.
+const LATE_NS: u64 = 100_000;
+
+static NEXT_CORE: AtomicU64 = AtomicU64::new(1);
+
+/// A number that no other core of this process has or will have.
+pub(super) fn next_number() -> u64 {
+    NEXT_CORE.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Where a core stands among those that were started together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seat {
+    pub(super) index: usize,
+    pub(super) count: usize,
+    pub(super) group: u64,
+}
+
+/// What a core needs to know about itself.
+pub(super) struct Settings {
+    pub(super) limits: Limits,
+    pub(super) drain: Option<Duration>,
+    pub(super) log: Log,
+}
+
+/// Registers the core's pool of buffers; without it (before kernel 5.19), receives use the heap.
+fn provide_buffers(ring: &Ring, settings: &Settings) -> Option<Rc<Pool>> {
+    let pool = match Pool::new() {
+        Ok(pool) => Rc::new(pool),
+        Err(error) => {
+            settings.log.line(&format!("no memory for provided buffers: {error}"));
+            return None;
+        }
+    };
+    match ring.provide(&pool) {
+        Ok(()) => Some(pool),
+        Err(error) => {
+            settings.log.line(&format!("receives use the heap, not provided buffers: {error}"));
+            None
+        }
+    }
+}
+
+/// Everything of one core. It lives and dies on its thread.
+pub(crate) struct Shard {
+    core: Core,
+    ring: Rc<Ring>,
+    scheduler: Rc<Scheduler>,
+    timers: Rc<Timers>,
+    remote: Arc<Remote>,
+    unparker: Unparker,
+    settings: Settings,
+    pool: Option<Rc<Pool>>,
+    fruitless: Cell<u64>,
+    listed: Option<registry::Listed>,
+}
+
+impl Shard {
+    pub(super) fn new(driver: Box<dyn Driver>, seat: Seat, settings: Settings) -> io::Result<Self> {
+        let core = Core::new(next_number(), seat.index, seat.count, seat.group);
+        let ring = Rc::new(Ring::new(core.id, driver, settings.limits)?);
+        let unparker = ring.unparker();
+        let remote = Remote::new(core.id, unparker.clone());
+        let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote)));
+        let timers = Rc::new(Timers::new(ring.now()));
+        core.install(Rc::clone(&ring));
+        core.install(Rc::clone(&scheduler));
+        core.install(Rc::clone(&timers));
+        let pool = provide_buffers(&ring, &settings);
+        if let Some(pool) = &pool {
+            core.install(Rc::clone(pool));
+        }
+        let listed = Some(registry::Listed::new(Arc::clone(&remote)));
+        Ok(Shard {
+            core,
+            ring,
+            scheduler,
+            timers,
+            remote,
+            unparker,
+            settings,
+            pool,
+            fruitless: Cell::new(0),
+            listed,
+        })
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    pub(super) fn remote(&self) -> &Arc<Remote> {
+        &self.remote
+    }
+
+    /// Runs the loop until `future` is done. It is an entry of the ready queue like every task.
+    pub(super) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        assert!(
+            current::id().is_none(),
+            "block_on was called inside a runtime; await the future there, or spawn it"
+        );
+        assert!(self.listed.is_some(), "the runtime has been shut down");
+        let _entered = current::enter(&self.core);
+        let outcome = self.scheduler.drive(future, || self.run(), || {
+            if let Err(error) = self.trade() {
+                self.die(&error);
+            }
+        });
+        match outcome {
+            Ok(output) => output,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => unreachable!("nobody can abort the future of block_on"),
+            },
+        }
+    }
+
+    /// The first half of a lap: run what can run.
+    fn run(&self) {
+        let start = self.ring.now();
+        self.scheduler.run(BUDGET, || self.ring.now() - start > LATE_NS);
+    }
+
+    /// The second half of a lap: trade with the kernel, fire what is due.
+    fn trade(&self) -> io::Result<()> {
+        let wait = self.wait();
+        let answered = self.ring.turn(wait, self.timers.next())?;
+        self.unparker.awake();
+        let fired = self.timers.fire(self.ring.now());
+        if wait == Wait::Block && answered + fired == 0 && self.remote.is_empty() {
+            self.fruitless.set(self.fruitless.get() + 1);
+        }
+        Ok(())
+    }
+
+    /// How long this lap may sleep: not at all while anything is ready, here or in the inbox.
+    fn wait(&self) -> Wait {
+        if !self.scheduler.is_idle() {
+            return Wait::Poll;
+        }
+        self.unparker.announce();
+        if self.remote.is_empty() { Wait::Block } else { Wait::Poll }
+    }
+
+    /// Ends everything: tasks first, then what they had in flight, then the ring.
+    pub(super) fn shut_down(&mut self, patience: Option<Duration>) -> Drained {
+        let Some(listed) = self.listed.take() else { return Drained::Empty };
+        let _entered = current::enter(&self.core);
+        self.scheduler.shut_down();
+        self.timers.shut_down();
+        let log = self.settings.log.clone();
+        let mut warned = 0;
+        let drained = self.ring.drain(|left, waited| {
+            if waited.as_secs() > warned {
+                warned = waited.as_secs();
+                log.line(&format!("shutdown waits for {left} operations since {warned} s"));
+            }
+            patience.is_none_or(|patience| waited < patience)
+        });
+        if let Drained::Leaked(left) = drained {
+            log.line(&format!("shutdown left {left} operations behind; their memory is leaked"));
+        }
+        drop(listed);
+        drained
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let tally = self.ring.tally();
+        Stats {
+            live_ops: tally.live,
+            orphans: tally.orphans,
+            leases: self.pool.as_ref().map_or(0, |pool| pool.leases()),
+            tasks: self.scheduler.len(),
+            timers: self.timers.len(),
+            sqes: tally.driver.sqes,
+            cqes: tally.driver.cqes,
+            enters: tally.driver.enters,
+            overflows: tally.driver.overflows,
+            refused_enters: tally.driver.refused,
+            interrupted: tally.driver.interrupted,
+            remote_wakes: tally.driver.kicks,
+            stray: tally.stray,
+            starved: self.pool.as_ref().map_or(0, |pool| pool.starved()),
+            polls: self.scheduler.polls(),
+            fruitless_laps: self.fruitless.get(),
+            caught_panics: tally.panics + self.timers.panics(),
+        }
+    }
+
+    /// The loop cannot go on: the kernel refused in a way that nobody can mend.
+    fn die(&self, error: &io::Error) -> ! {
+        if crate::sys::fork::forked() {
+            panic!("block_on was called in a forked child: {error}");
+        }
+        self.settings.log.line(&format!("core {}: {error}; the process ends", self.core.index));
+        // Operations in flight own memory that the kernel may still write to.
+        std::process::abort();
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.shut_down(self.settings.drain);
+    }
+}

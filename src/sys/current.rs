@@ -1,0 +1,169 @@
+//! The core that this thread is running now: the one `thread_local!` of the crate.
+//!
+//! Each floor keeps what it needs per core (the operations, the tasks, the timers, the runtime) in
+//! a struct of its own and leaves it here under its [`Floor`] number, so that floors find their
+//! own part without naming each other. The thread's pointer is swapped, never owned: the simulator
+//! runs many cores on one thread, and nothing here has a destructor that thread exit could order
+//! wrongly.
+
+use std::cell::{Cell, OnceCell};
+use std::ptr;
+use std::rc::Rc;
+
+thread_local! {
+    static CURRENT: Cell<*const Core> = const { Cell::new(ptr::null()) };
+}
+
+const FLOORS: usize = 4;
+
+/// The part of a floor that exists once per core.
+///
+/// # Safety
+/// No two types of the crate have the same `INDEX`: a part is found by its number and cast.
+pub(crate) unsafe trait Floor: 'static {
+    const INDEX: usize;
+}
+
+/// What the floors of one core share: its names, and a place for each floor's part.
+pub(crate) struct Core {
+    /// Unique in the process and never reused, unlike an index.
+    pub(crate) id: u64,
+    /// Position among the cores that were started together, from 0.
+    pub(crate) index: usize,
+    /// How many cores were started together.
+    pub(crate) count: usize,
+    /// The cores that were started together share this number.
+    pub(crate) group: u64,
+    /// The key of the task whose poll is running; `u32::MAX` outside of one.
+    pub(crate) polled: Cell<u32>,
+    floors: [OnceCell<Part>; FLOORS],
+}
+
+struct Part {
+    address: *const (),
+    release: unsafe fn(*const ()),
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // SAFETY: `install` made `address` with `Rc::into_raw` of the type that `release` frees.
+        unsafe { (self.release)(self.address) }
+    }
+}
+
+unsafe fn release<T>(address: *const ()) {
+    // SAFETY: the caller passes what `Rc::<T>::into_raw` returned, once.
+    drop(unsafe { Rc::from_raw(address.cast::<T>()) });
+}
+
+impl Core {
+    pub(crate) fn new(id: u64, index: usize, count: usize, group: u64) -> Self {
+        let floors = [const { OnceCell::new() }; FLOORS];
+        Core { id, index, count, group, polled: Cell::new(u32::MAX), floors }
+    }
+
+    /// Leaves a floor's part here, for as long as the core lives.
+    pub(crate) fn install<T: Floor>(&self, part: Rc<T>) {
+        let part = Part { address: Rc::into_raw(part).cast(), release: release::<T> };
+        assert!(self.floors[T::INDEX].set(part).is_ok(), "a floor was installed twice");
+    }
+
+    #[inline]
+    fn part<T: Floor>(&self) -> Option<&T> {
+        // SAFETY: `T::INDEX` is T's alone (Floor), and the part lives as long as `self`.
+        self.floors[T::INDEX].get().map(|part| unsafe { &*part.address.cast::<T>() })
+    }
+}
+
+/// Makes `core` the thread's current core until the guard is dropped.
+pub(crate) fn enter(core: &Core) -> Entered<'_> {
+    let previous = CURRENT.replace(ptr::from_ref(core));
+    Entered { previous, core }
+}
+
+/// Restores what was current before. It must be dropped on the thread that made it, so it is `!Send`.
+pub(crate) struct Entered<'core> {
+    previous: *const Core,
+    core: &'core Core,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let left = CURRENT.replace(self.previous);
+        assert!(ptr::eq(left, self.core), "cores were left in another order than entered");
+    }
+}
+
+/// Calls `f` with the current core, if there is one.
+#[inline]
+pub(crate) fn core<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
+    let core = CURRENT.get();
+    // SAFETY: a non-null pointer was set by `enter`, whose guard borrows the core until it resets it.
+    unsafe { core.as_ref() }.map(f)
+}
+
+/// Calls `f` with the current core's part of floor `T`, if there is one.
+#[inline]
+pub(crate) fn with<T: Floor, R>(f: impl FnOnce(&T) -> R) -> Option<R> {
+    core(|core| core.part::<T>().map(f)).flatten()
+}
+
+/// A share of the current core's part of floor `T`.
+#[inline]
+pub(crate) fn share<T: Floor>() -> Option<Rc<T>> {
+    with(|part: &T| {
+        let address = ptr::from_ref(part);
+        // SAFETY: `install` took the address from an `Rc<T>`, which the core still holds.
+        unsafe { Rc::increment_strong_count(address) };
+        // SAFETY: the count that was just added belongs to this value.
+        unsafe { Rc::from_raw(address) }
+    })
+}
+
+/// The current core's id, or `None` outside of a runtime.
+#[inline]
+pub(crate) fn id() -> Option<u64> {
+    core(|core| core.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Number(u32);
+    // SAFETY: the tests of this file install nothing else under this number.
+    unsafe impl Floor for Number {
+        const INDEX: usize = 3;
+    }
+
+    #[test]
+    fn entering_nests_and_restores() {
+        let (outer, inner) = (Core::new(1, 0, 1, 1), Core::new(2, 0, 1, 1));
+        outer.install(Rc::new(Number(7)));
+        assert_eq!(id(), None);
+        let first = enter(&outer);
+        {
+            let _second = enter(&inner);
+            assert_eq!(id(), Some(2));
+            assert!(with(|_: &Number| ()).is_none());
+        }
+        assert_eq!(with(|number: &Number| number.0), Some(7));
+        drop(first);
+        assert_eq!(id(), None);
+    }
+
+    #[test]
+    fn a_part_is_freed_with_the_last_of_its_holders() {
+        let core = Core::new(1, 0, 1, 1);
+        let part = Rc::new(Number(1));
+        let watch = Rc::downgrade(&part);
+        core.install(part);
+        let entered = enter(&core);
+        let shared = share::<Number>();
+        drop(entered);
+        drop(core);
+        assert!(watch.upgrade().is_some());
+        drop(shared);
+        assert!(watch.upgrade().is_none());
+    }
+}

@@ -1,0 +1,188 @@
+//! A descriptor, shared by its handle and by every operation that names it.
+//!
+//! The kernel's requests name numbers, not files. A number is therefore closed only when the last
+//! [`Fd`] that refers to it is gone, and operations in flight hold one: no request can ever reach
+//! a file that was opened later under the same number.
+
+use std::cell::Cell;
+use std::io;
+use std::ops::Deref;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use crate::sys::current;
+
+/// Where descriptors are opened and closed: a core's kernel, as the floor of descriptors sees it.
+pub(crate) struct Home {
+    pub(crate) core: u64,
+    close: Box<dyn Fn(RawFd) -> io::Result<()>>,
+}
+
+impl Home {
+    pub(crate) fn new(core: u64, close: impl Fn(RawFd) -> io::Result<()> + 'static) -> Self {
+        Home { core, close: Box::new(close) }
+    }
+}
+
+/// A descriptor that nobody shares yet; dropping it closes the number.
+pub(crate) struct OwnedFd {
+    raw: RawFd,
+    home: Rc<Home>,
+}
+
+impl OwnedFd {
+    /// Takes over `raw`, which nobody else may close any more.
+    pub(crate) fn new(raw: RawFd, home: Rc<Home>) -> Self {
+        assert!(raw >= 0, "{raw} is not a descriptor");
+        OwnedFd { raw, home }
+    }
+
+    pub(crate) fn raw(&self) -> RawFd {
+        self.raw
+    }
+
+    pub(crate) fn home(&self) -> &Rc<Home> {
+        &self.home
+    }
+
+    /// Closes now, and says what the kernel said.
+    pub(crate) fn close(self) -> io::Result<()> {
+        let (raw, home) = self.into_parts();
+        (home.close)(raw)
+    }
+
+    /// Gives the number away: the caller closes it.
+    pub(crate) fn into_raw(self) -> RawFd {
+        self.into_parts().0
+    }
+
+    fn into_parts(mut self) -> (RawFd, Rc<Home>) {
+        let home = Rc::clone(&self.home);
+        (std::mem::replace(&mut self.raw, -1), home)
+    }
+}
+
+impl Drop for OwnedFd {
+    fn drop(&mut self) {
+        if self.raw >= 0 {
+            // A handle that is dropped has nobody left to tell; `close` is there for those who ask.
+            let _ = (self.home.close)(self.raw);
+        }
+    }
+}
+
+/// A shared descriptor, and beside it the state that its noun keeps for it (`S`).
+pub(crate) struct Fd<S = ()>(Rc<Shared<S>>);
+
+struct Shared<S> {
+    // The state goes first: it may still name the number when it is dropped.
+    state: S,
+    fd: OwnedFd,
+    closing: Cell<Option<Box<Waker>>>,
+}
+
+impl<S> Fd<S> {
+    pub(crate) fn new(fd: OwnedFd, state: S) -> Self {
+        Fd(Rc::new(Shared { state, fd, closing: Cell::new(None) }))
+    }
+
+    /// The number, for a request that is about to be pushed by the holder of this share.
+    ///
+    /// # Panics
+    /// On another core than the descriptor's own: its number may mean nothing there.
+    #[inline]
+    pub(crate) fn raw(&self) -> RawFd {
+        let here = current::id();
+        if here != Some(self.home().core) {
+            wrong_core(self.home().core, here);
+        }
+        self.0.fd.raw()
+    }
+
+    /// The number, for a call that cannot be misdirected, such as a look at it.
+    pub(crate) fn number(&self) -> RawFd {
+        self.0.fd.raw()
+    }
+
+    pub(crate) fn home(&self) -> &Rc<Home> {
+        self.0.fd.home()
+    }
+
+    /// Whether this is the only share: then no operation refers to the descriptor.
+    pub(crate) fn is_only_share(&self) -> bool {
+        Rc::strong_count(&self.0) == 1
+    }
+
+    /// Waits until this is the only share, then gives out the descriptor itself.
+    ///
+    /// It does not cancel: whoever calls it has seen to it that the operations end.
+    pub(crate) async fn alone(self) -> OwnedFd {
+        std::future::poll_fn(|context| {
+            if self.is_only_share() {
+                return Poll::Ready(());
+            }
+            drop(self.0.closing.replace(Some(Box::new(context.waker().clone()))));
+            Poll::Pending
+        })
+        .await;
+        match self.into_only() {
+            Ok(fd) => fd,
+            Err(_) => unreachable!("a share appeared between the check and the take"),
+        }
+    }
+
+    fn into_only(self) -> Result<OwnedFd, Self> {
+        // `Fd` has a destructor, so its one field is moved out by hand.
+        let fd = std::mem::ManuallyDrop::new(self);
+        // SAFETY: `fd` is never used again, nor dropped: this is a move.
+        let shared = unsafe { std::ptr::read(&raw const fd.0) };
+        match Rc::try_unwrap(shared) {
+            Ok(shared) => Ok(shared.fd),
+            Err(shared) => Err(Fd(shared)),
+        }
+    }
+}
+
+#[cold]
+fn wrong_core(home: u64, here: Option<u64>) -> ! {
+    match here {
+        Some(here) => panic!(
+            "a handle of core {home} was used on core {here}: I/O handles stay on the core that \
+             opened them"
+        ),
+        None => panic!(
+            "a handle of core {home} was used outside of its runtime; poll it inside \
+             `Runtime::block_on`"
+        ),
+    }
+}
+
+impl<S> Clone for Fd<S> {
+    #[inline]
+    fn clone(&self) -> Self {
+        Fd(Rc::clone(&self.0))
+    }
+}
+
+impl<S> Deref for Fd<S> {
+    type Target = S;
+
+    #[inline]
+    fn deref(&self) -> &S {
+        &self.0.state
+    }
+}
+
+impl<S> Drop for Fd<S> {
+    #[inline]
+    fn drop(&mut self) {
+        // Two shares: this one, and the one that `alone` waits with.
+        if Rc::strong_count(&self.0) == 2
+            && let Some(waker) = self.0.closing.take()
+        {
+            // The share goes only after this call; the wake is a request to look again later.
+            waker.wake();
+        }
+    }
+}

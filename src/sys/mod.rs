@@ -1,0 +1,9 @@
+//! Floor 0: what lies under everything: descriptors, addresses, the clock, the current core.
+
+pub(crate) mod addr;
+pub(crate) mod atomic;
+pub(crate) mod clock;
+pub(crate) mod cpus;
+pub(crate) mod current;
+pub(crate) mod fd;
+pub(crate) mod fork;

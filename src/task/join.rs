@@ -1,0 +1,168 @@
+//! Waiting for a task, or ending it: the handle that `spawn` returns.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll};
+
+use super::registry;
+use super::scheduler::{Scheduler, TaskId};
+use crate::sys::current;
+
+/// Waits for a task's output. Dropping it lets the task run on, detached.
+///
+/// It can be sent to another thread (if the output can), where it may be dropped or used to
+/// [`abort`](JoinHandle::abort), but is awaited on the task's own core.
+///
+/// ```
+/// # quoit::runtime::run(async {
+/// let task = quoit::spawn(async { 6 * 7 });
+/// assert_eq!(task.await.unwrap(), 42);
+/// # }).unwrap();
+/// ```
+#[must_use = "a dropped JoinHandle detaches its task; use `let _ =` to say that this is meant"]
+pub struct JoinHandle<T> {
+    core: u64,
+    id: TaskId,
+    taken: bool,
+    output: PhantomData<T>,
+}
+
+// The output is not in the handle, so nothing in it is pinned.
+impl<T> Unpin for JoinHandle<T> {}
+
+impl<T> JoinHandle<T> {
+    pub(crate) fn new(core: u64, id: TaskId) -> Self {
+        JoinHandle { core, id, taken: false, output: PhantomData }
+    }
+
+    /// Ends the task: its future is dropped at its next turn, and awaiting it gives a
+    /// [`JoinError`] that [`is_cancelled`](JoinError::is_cancelled). A task that has already ended
+    /// keeps its output.
+    pub fn abort(&self) {
+        let id = self.id;
+        registry::on_core(self.core, move |scheduler| scheduler.abort(id));
+    }
+
+    /// Whether the task has ended.
+    ///
+    /// # Panics
+    /// On another core than the task's own.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.here(|scheduler| scheduler.is_finished(self.id))
+    }
+
+    fn here<R>(&self, f: impl FnOnce(&Scheduler) -> R) -> R {
+        let here = current::id();
+        if here != Some(self.core) {
+            panic!(
+                "a JoinHandle of core {} was used on {}; await it on the core that spawned the task",
+                self.core,
+                here.map_or("no core".into(), |core| format!("core {core}")),
+            );
+        }
+        current::with(f).expect("a core has a scheduler")
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: the handle was made with the type of the task's output.
+        let outcome = self.here(|scheduler| unsafe { scheduler.join::<T>(self.id, context) });
+        self.taken = outcome.is_ready();
+        outcome
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        if !self.taken {
+            let id = self.id;
+            registry::on_core(self.core, move |scheduler| scheduler.detach(id));
+        }
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").field("core", &self.core).field("task", &self.id).finish()
+    }
+}
+
+/// Why a task has no output: it was aborted, or it panicked.
+pub struct JoinError {
+    // The mutex makes the error Sync, as errors are expected to be; nobody ever contends for it.
+    panic: Option<Mutex<Box<dyn Any + Send>>>,
+}
+
+impl JoinError {
+    pub(super) fn cancelled() -> Self {
+        JoinError { panic: None }
+    }
+
+    pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Self {
+        JoinError { panic: Some(Mutex::new(panic)) }
+    }
+
+    /// Whether the task was aborted, or its runtime was shut down.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.panic.is_none()
+    }
+
+    /// Whether the task panicked.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        self.panic.is_some()
+    }
+
+    /// What the task panicked with, for [`std::panic::resume_unwind`].
+    ///
+    /// # Errors
+    /// Gives the error back if the task did not panic.
+    pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
+        match self.panic {
+            Some(panic) => Ok(panic.into_inner().unwrap_or_else(|poison| poison.into_inner())),
+            None => Err(self),
+        }
+    }
+
+    fn message(&self) -> Option<String> {
+        let panic = self.panic.as_ref()?.lock().unwrap_or_else(|poison| poison.into_inner());
+        Some(describe(&**panic))
+    }
+}
+
+/// The text of a panic, if it has one.
+pub(crate) fn describe(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "a panic without a text".into())
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.message() {
+            Some(message) => write!(f, "the task panicked: {message}"),
+            None => f.write_str("the task was aborted"),
+        }
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.message() {
+            Some(message) => f.debug_tuple("JoinError::Panic").field(&message).finish(),
+            None => f.write_str("JoinError::Cancelled"),
+        }
+    }
+}
+
+impl std::error::Error for JoinError {}

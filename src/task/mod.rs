@@ -1,0 +1,45 @@
+//! Tasks: runnable futures of one core, and the only way in from other threads.
+
+mod inbox;
+mod join;
+mod raw;
+pub(crate) mod registry;
+mod scheduler;
+mod yielding;
+
+pub use join::{JoinError, JoinHandle};
+pub use yielding::{YieldNow, yield_now};
+
+pub(crate) use inbox::Remote;
+pub(crate) use join::describe;
+pub(crate) use scheduler::{Scheduler, TaskId};
+
+/// Starts a task on this core. It runs until it ends, whether or not its handle is kept.
+///
+/// The future need not be `Send`: tasks never move to another core. A panic ends the task and
+/// nothing else; the [`JoinHandle`] then gives a [`JoinError`].
+///
+/// # Panics
+/// Outside of a runtime.
+///
+/// ```
+/// # quoit::runtime::run(async {
+/// let task = quoit::spawn(async { "done" });
+/// assert_eq!(task.await.unwrap(), "done");
+/// # }).unwrap();
+/// ```
+#[inline]
+#[track_caller]
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    let task = crate::sys::current::core(|core| core.id).zip(crate::sys::current::with(
+        |scheduler: &Scheduler| scheduler.spawn(future),
+    ));
+    match task {
+        Some((core, id)) => JoinHandle::new(core, id),
+        None => panic!("spawn was called outside of a runtime; start one with `quoit::runtime::run`"),
+    }
+}

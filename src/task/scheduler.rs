@@ -1,0 +1,324 @@
+//! One core's tasks: the table of all, and the queue of those that are ready.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::ptr::NonNull;
+use std::task::{Context, Poll};
+
+use slab::Slab;
+
+use super::inbox::Remote;
+use super::join::JoinError;
+use super::raw::{self, ABORTED, AWAITED, DONE, Failure, Header, QUEUED};
+use crate::sys::atomic::Arc;
+use crate::sys::current::{self, Floor};
+
+/// Between two looks at the clock.
+const POLLS_A_LOOK: u32 = 16;
+
+/// Names one task: its place in the table, and a number that tells it from others in that place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TaskId {
+    pub(super) key: u32,
+    pub(super) serial: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    header: NonNull<Header>,
+    serial: u32,
+}
+
+/// The tasks of one core. `slab` keeps the table: its entries may move, the tasks do not.
+pub(crate) struct Scheduler {
+    first: Cell<Option<NonNull<Header>>>,
+    last: Cell<Option<NonNull<Header>>>,
+    tasks: RefCell<Slab<Entry>>,
+    serial: Cell<u32>,
+    remote: Arc<Remote>,
+    polls: Cell<u64>,
+}
+
+// SAFETY: no other type of the crate has this number.
+unsafe impl Floor for Scheduler {
+    const INDEX: usize = 1;
+}
+
+impl Scheduler {
+    pub(crate) fn new(remote: Arc<Remote>) -> Self {
+        Scheduler {
+            first: Cell::new(None),
+            last: Cell::new(None),
+            tasks: RefCell::default(),
+            serial: Cell::new(0),
+            remote,
+            polls: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn remote(&self) -> &Arc<Remote> {
+        &self.remote
+    }
+
+    /// How many tasks have not been released.
+    pub(crate) fn len(&self) -> usize {
+        self.tasks.borrow().len()
+    }
+
+    pub(crate) fn polls(&self) -> u64 {
+        self.polls.get()
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.first.get().is_none()
+    }
+
+    /// Adds a task and makes it ready.
+    #[inline]
+    pub(crate) fn spawn<F: Future + 'static>(&self, future: F) -> TaskId {
+        // SAFETY: a 'static future may live as long as it likes.
+        unsafe { self.spawn_unbounded(future) }
+    }
+
+    /// Runs laps until `future`, a task like the others, has ended.
+    ///
+    /// A lap is `run`, which polls tasks, then `trade`, which is left out when that was the last.
+    pub(crate) fn drive<F: Future>(
+        &self,
+        future: F,
+        mut run: impl FnMut(),
+        mut trade: impl FnMut(),
+    ) -> Result<F::Output, JoinError> {
+        // SAFETY: `Root` ends the task when this function is left, also by a panic, and no other
+        // code has the guard: what the future borrows outlives this call.
+        let root = Root(self, unsafe { self.spawn_unbounded(future) });
+        loop {
+            run();
+            if self.is_finished(root.1) {
+                // SAFETY: this is the type of the future that was spawned above.
+                return unsafe { self.outcome(root.1) };
+            }
+            trade();
+        }
+    }
+
+    /// Adds a task that the caller ends before its borrows do.
+    ///
+    /// # Safety
+    /// The caller sees to it that the task has ended, and its output is taken or dropped, while
+    /// everything that the future borrows is still valid.
+    unsafe fn spawn_unbounded<F: Future>(&self, future: F) -> TaskId {
+        let header = raw::new(future, &self.remote, AWAITED);
+        let serial = self.serial.replace(self.serial.get().wrapping_add(1));
+        let key = self.tasks.borrow_mut().insert(Entry { header, serial });
+        let key = u32::try_from(key).expect("fewer than 2^32 tasks");
+        // SAFETY: the task has just been made.
+        unsafe { header.as_ref() }.key.set(key);
+        self.schedule(header);
+        TaskId { key, serial }
+    }
+
+    /// 1 schedule: appends to the run queue what is not in it.
+    #[inline]
+    pub(super) fn schedule(&self, header: NonNull<Header>) {
+        // SAFETY: whoever calls has a reference.
+        let task = unsafe { header.as_ref() };
+        if task.has(QUEUED | DONE) {
+            return;
+        }
+        task.set(QUEUED);
+        task.next.set(None);
+        match self.last.replace(Some(header)) {
+            // SAFETY: what is queued is alive: the scheduler's reference, or see `pop`.
+            Some(last) => unsafe { last.as_ref() }.next.set(Some(header)),
+            None => self.first.set(Some(header)),
+        }
+    }
+
+    fn pop(&self) -> Option<NonNull<Header>> {
+        let header = self.first.get()?;
+        // SAFETY: as in `schedule`.
+        let task = unsafe { header.as_ref() };
+        self.first.set(task.next.get());
+        if task.next.get().is_none() {
+            self.last.set(None);
+        }
+        task.unset(QUEUED);
+        Some(header)
+    }
+
+    /// Takes what other threads sent, then runs what is ready until nothing is, or the budget is
+    /// spent: so many polls, or when `late` says so.
+    pub(crate) fn run(&self, budget: u32, mut late: impl FnMut() -> bool) {
+        let mut batch = self.remote.take();
+        while let Some(taken) = batch.pop() {
+            taken.run();
+        }
+        for poll in 1..=budget {
+            let Some(header) = self.pop() else { return };
+            self.run_one(header);
+            if poll % POLLS_A_LOOK == 0 && late() {
+                return;
+            }
+        }
+    }
+
+    #[inline]
+    fn run_one(&self, header: NonNull<Header>) {
+        // SAFETY: a queued task is alive.
+        let task = unsafe { header.as_ref() };
+        if task.has(DONE) {
+            // It completed while it was queued, and was left to the queue.
+            // SAFETY: it is out of the table since, and now out of the queue.
+            return unsafe { raw::release(header) };
+        }
+        self.polls.set(self.polls.get() + 1);
+        let outer = current::core(|core| core.polled.replace(task.key.get()));
+        let ended = raw::run(header);
+        current::core(|core| core.polled.set(outer.unwrap_or(u32::MAX)));
+        if ended {
+            self.complete(header);
+        }
+    }
+
+    /// 3 complete: tells whoever awaits it.
+    fn complete(&self, header: NonNull<Header>) {
+        // SAFETY: the scheduler's reference.
+        let task = unsafe { header.as_ref() };
+        task.set(DONE);
+        if task.has(AWAITED) {
+            if let Some(joiner) = task.set_joiner(None) {
+                joiner.wake();
+            }
+        } else {
+            self.forget(header);
+        }
+    }
+
+    /// Removes a task that has ended from the table, and releases it unless the queue will.
+    fn forget(&self, header: NonNull<Header>) {
+        // SAFETY: the scheduler's reference.
+        let task = unsafe { header.as_ref() };
+        assert!(task.has(DONE), "only a task that has ended is forgotten");
+        self.tasks.borrow_mut().remove(task.key.get() as usize);
+        if !task.has(QUEUED) {
+            // SAFETY: it is in neither the table nor the queue.
+            unsafe { raw::release(header) };
+        }
+    }
+
+    fn find(&self, id: TaskId) -> Option<NonNull<Header>> {
+        let tasks = self.tasks.borrow();
+        let entry = tasks.get(id.key as usize)?;
+        (entry.serial == id.serial).then_some(entry.header)
+    }
+
+    /// Takes the outcome of a task, or has `context` woken when there is one.
+    ///
+    /// # Safety
+    /// `T` is the output of the task's future.
+    pub(super) unsafe fn join<T>(
+        &self,
+        id: TaskId,
+        context: &Context<'_>,
+    ) -> Poll<Result<T, JoinError>> {
+        let header = self.find(id).expect("a JoinHandle was polled after it had completed");
+        // SAFETY: the scheduler's reference.
+        let task = unsafe { header.as_ref() };
+        if !task.has(DONE) {
+            let waker = context.waker().clone();
+            drop(task.set_joiner(Some(waker)));
+            return Poll::Pending;
+        }
+        // SAFETY: the caller names the type.
+        Poll::Ready(unsafe { self.outcome(id) })
+    }
+
+    /// Takes the outcome of a task that has ended.
+    ///
+    /// # Safety
+    /// `T` is the output of the task's future.
+    unsafe fn outcome<T>(&self, id: TaskId) -> Result<T, JoinError> {
+        let header = self.find(id).expect("a task's outcome is taken once");
+        // SAFETY: the caller names the type.
+        let outcome = unsafe { raw::take::<T>(header) };
+        self.forget(header);
+        outcome.expect("a task's outcome is taken once").map_err(|failure| match failure {
+            Failure::Aborted => JoinError::cancelled(),
+            Failure::Panicked(panic) => JoinError::panicked(panic),
+        })
+    }
+
+    /// Nobody will ask for the outcome.
+    pub(super) fn detach(&self, id: TaskId) {
+        let Some(header) = self.find(id) else { return };
+        // SAFETY: the scheduler's reference.
+        let task = unsafe { header.as_ref() };
+        task.unset(AWAITED);
+        let joiner = task.set_joiner(None);
+        if task.has(DONE) {
+            self.forget(header);
+        }
+        drop(joiner);
+    }
+
+    /// Has the task's future dropped at its next turn.
+    pub(super) fn abort(&self, id: TaskId) {
+        let Some(header) = self.find(id) else { return };
+        // SAFETY: the scheduler's reference.
+        unsafe { header.as_ref() }.set(ABORTED);
+        self.schedule(header);
+    }
+
+    pub(super) fn is_finished(&self, id: TaskId) -> bool {
+        // SAFETY: the scheduler's reference.
+        self.find(id).is_none_or(|header| unsafe { header.as_ref() }.has(DONE))
+    }
+
+    /// Ends a task here and now, whatever its state: its future or its output is dropped.
+    fn remove(&self, id: TaskId) {
+        let Some(header) = self.find(id) else { return };
+        self.end(header);
+        self.detach(id);
+    }
+
+    fn end(&self, header: NonNull<Header>) {
+        // SAFETY: the scheduler's reference.
+        let task = unsafe { header.as_ref() };
+        if !task.has(DONE) {
+            task.set(ABORTED);
+            raw::run(header);
+            task.set(DONE);
+            if let Some(joiner) = task.set_joiner(None) {
+                joiner.wake();
+            }
+        }
+    }
+
+    /// Ends all tasks, those included that appear while others end, and refuses messages.
+    pub(crate) fn shut_down(&self) {
+        // A message that comes too late is dropped, as if its sender had met a closed inbox.
+        drop(self.remote.close());
+        loop {
+            let first = self.tasks.borrow().iter().next().map(|(_, entry)| entry.header);
+            let Some(header) = first else { break };
+            self.end(header);
+            // SAFETY: the scheduler's reference.
+            unsafe { header.as_ref() }.unset(AWAITED);
+            self.forget(header);
+        }
+        while let Some(header) = self.pop() {
+            // SAFETY: the table is empty, so what is queued has ended and was left to the queue.
+            unsafe { raw::release(header) };
+        }
+    }
+}
+
+/// Ends the task of `drive` when that is left.
+struct Root<'a>(&'a Scheduler, TaskId);
+
+impl Drop for Root<'_> {
+    fn drop(&mut self) {
+        self.0.remove(self.1);
+    }
+}
