@@ -38,6 +38,7 @@
 //! ```
 
 mod error;
+mod filling;
 mod io_buf;
 pub(crate) mod pool;
 mod slice;
@@ -50,6 +51,7 @@ pub use slice::Slice;
 pub use vectored::{IoVectored, IoVectoredMut};
 
 pub(crate) use error::map_buf;
+pub(crate) use filling::Filling;
 pub(crate) use io_buf::{rest_to_fill, rest_to_write, sqe_len};
 pub(crate) use slice::tail;
 pub(crate) use vectored::{IOV_MAX, Iovecs, total_len};

@@ -33,9 +33,8 @@ mod submission;
 
 use crate::driver::{Cqe, Sqe};
 
-pub(crate) use answers::{Answers, Multishot};
-pub(crate) use in_flight::OpId;
-pub(crate) use ring::{Drained, Limits, Ring, Tally};
+pub(crate) use answers::{Answers, Multishot, Next};
+pub(crate) use ring::{Drained, Limits, Ring, with};
 pub(crate) use submission::Submission;
 
 /// One kind of operation: how it asks, and what it makes of the answers.

@@ -4,15 +4,16 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::local::Local;
 use super::log::Log;
-use super::stats::Stats;
+use super::stop::Stop;
 use crate::buf::pool::Pool;
 use crate::driver::{Driver, Unparker, Wait};
 use crate::op::{Drained, Limits, Ring};
 use crate::sys::atomic::Arc;
-use crate::sys::atomic::plain::{AtomicU64, Ordering};
 use crate::sys::current::{self, Core};
 use crate::task::{Remote, Scheduler, registry};
 use crate::time::Timers;
@@ -22,11 +23,13 @@ const BUDGET: u32 = 128;
 /// Nanoseconds in one lap, likewise.
 const LATE_NS: u64 = 100_000;
 
-static NEXT_CORE: AtomicU64 = AtomicU64::new(1);
+static NEXT_NUMBER: Mutex<u64> = Mutex::new(1);
 
 /// A number that no other core of this process has or will have.
 pub(super) fn next_number() -> u64 {
-    NEXT_CORE.fetch_add(1, Ordering::Relaxed)
+    let mut next = NEXT_NUMBER.lock().unwrap_or_else(PoisonError::into_inner);
+    *next += 1;
+    *next - 1
 }
 
 /// Where a core stands among those that were started together.
@@ -70,9 +73,8 @@ pub(crate) struct Shard {
     timers: Rc<Timers>,
     remote: Arc<Remote>,
     unparker: Unparker,
-    settings: Settings,
-    pool: Option<Rc<Pool>>,
-    fruitless: Cell<u64>,
+    drain: Option<Duration>,
+    local: Rc<Local>,
     listed: Option<registry::Listed>,
 }
 
@@ -91,36 +93,40 @@ impl Shard {
         if let Some(pool) = &pool {
             core.install(Rc::clone(pool));
         }
-        let listed = Some(registry::Listed::new(Arc::clone(&remote)));
-        Ok(Shard {
-            core,
-            ring,
-            scheduler,
-            timers,
-            remote,
-            unparker,
-            settings,
+        let local = Rc::new(Local {
+            id: core.id,
+            seat,
+            stop: Stop::new(),
+            remote: Arc::clone(&remote),
+            ring: Rc::clone(&ring),
+            scheduler: Rc::clone(&scheduler),
+            timers: Rc::clone(&timers),
             pool,
+            log: settings.log,
             fruitless: Cell::new(0),
-            listed,
-        })
+            panics: Cell::new(0),
+        });
+        local.install(&core);
+        let listed = Some(registry::Listed::new(Arc::clone(&remote)));
+        let drain = settings.drain;
+        Ok(Shard { core, ring, scheduler, timers, remote, unparker, drain, local, listed })
     }
 
-    pub(super) fn core(&self) -> &Core {
-        &self.core
-    }
-
-    pub(super) fn remote(&self) -> &Arc<Remote> {
-        &self.remote
+    pub(super) fn local(&self) -> &Rc<Local> {
+        &self.local
     }
 
     /// Runs the loop until `future` is done. It is an entry of the ready queue like every task.
+    #[track_caller]
     pub(super) fn block_on<F: Future>(&self, future: F) -> F::Output {
         assert!(
             current::id().is_none(),
             "block_on was called inside a runtime; await the future there, or spawn it"
         );
-        assert!(self.listed.is_some(), "the runtime has been shut down");
+        assert!(
+            self.listed.is_some(),
+            "block_on was called on a runtime that has been shut down; make a new one"
+        );
         let _entered = current::enter(&self.core);
         let outcome = self.scheduler.drive(future, || self.run(), || {
             if let Err(error) = self.trade() {
@@ -149,7 +155,7 @@ impl Shard {
         self.unparker.awake();
         let fired = self.timers.fire(self.ring.now());
         if wait == Wait::Block && answered + fired == 0 && self.remote.is_empty() {
-            self.fruitless.set(self.fruitless.get() + 1);
+            self.local.fruitless.set(self.local.fruitless.get() + 1);
         }
         Ok(())
     }
@@ -169,7 +175,7 @@ impl Shard {
         let _entered = current::enter(&self.core);
         self.scheduler.shut_down();
         self.timers.shut_down();
-        let log = self.settings.log.clone();
+        let log = self.local.log.clone();
         let mut warned = 0;
         let drained = self.ring.drain(|left, waited| {
             if waited.as_secs() > warned {
@@ -185,35 +191,12 @@ impl Shard {
         drained
     }
 
-    pub(super) fn stats(&self) -> Stats {
-        let tally = self.ring.tally();
-        Stats {
-            live_ops: tally.live,
-            orphans: tally.orphans,
-            leases: self.pool.as_ref().map_or(0, |pool| pool.leases()),
-            tasks: self.scheduler.len(),
-            timers: self.timers.len(),
-            sqes: tally.driver.sqes,
-            cqes: tally.driver.cqes,
-            enters: tally.driver.enters,
-            overflows: tally.driver.overflows,
-            refused_enters: tally.driver.refused,
-            interrupted: tally.driver.interrupted,
-            remote_wakes: tally.driver.kicks,
-            stray: tally.stray,
-            starved: self.pool.as_ref().map_or(0, |pool| pool.starved()),
-            polls: self.scheduler.polls(),
-            fruitless_laps: self.fruitless.get(),
-            caught_panics: tally.panics + self.timers.panics(),
-        }
-    }
-
     /// The loop cannot go on: the kernel refused in a way that nobody can mend.
     fn die(&self, error: &io::Error) -> ! {
         if crate::sys::fork::forked() {
             panic!("block_on was called in a forked child: {error}");
         }
-        self.settings.log.line(&format!("core {}: {error}; the process ends", self.core.index));
+        self.local.log.line(&format!("core {}: {error}; the process ends", self.core.index));
         // Operations in flight own memory that the kernel may still write to.
         std::process::abort();
     }
@@ -221,6 +204,6 @@ impl Shard {
 
 impl Drop for Shard {
     fn drop(&mut self) {
-        self.shut_down(self.settings.drain);
+        self.shut_down(self.drain);
     }
 }

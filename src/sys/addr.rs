@@ -18,13 +18,20 @@ impl Address {
         self.0.len()
     }
 
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        // SAFETY: a `SockAddr` has `len` initialised bytes.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() as usize) }
+    }
+
     /// Lets `fill` write an address, and takes what it wrote.
     pub(crate) fn read(
-        fill: impl FnOnce(*mut libc::sockaddr, &mut libc::socklen_t) -> io::Result<i32>,
+        fill: impl FnOnce(&mut [u8]) -> io::Result<i32>,
     ) -> io::Result<SocketAddr> {
         let mut storage = SockAddrStorage::zeroed();
-        let mut len = storage.size_of();
-        fill((&raw mut storage).cast(), &mut len)?;
+        let size = storage.size_of() as usize;
+        // SAFETY: the storage is plain bytes, zeroed, of this size.
+        let bytes = unsafe { std::slice::from_raw_parts_mut((&raw mut storage).cast(), size) };
+        let len = libc::socklen_t::try_from(fill(bytes)?).unwrap_or(0);
         // SAFETY: the kernel wrote `len` bytes of an address; the rest is zero, which is valid too.
         let address = unsafe { SockAddr::new(storage, len) };
         address.as_socket().ok_or_else(|| {

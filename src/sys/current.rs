@@ -6,6 +6,7 @@
 //! runs many cores on one thread, and nothing here has a destructor that thread exit could order
 //! wrongly.
 
+use std::any::Any;
 use std::cell::{Cell, OnceCell};
 use std::ptr;
 use std::rc::Rc;
@@ -14,7 +15,7 @@ thread_local! {
     static CURRENT: Cell<*const Core> = const { Cell::new(ptr::null()) };
 }
 
-const FLOORS: usize = 4;
+const FLOORS: usize = 5;
 
 /// The part of a floor that exists once per core.
 ///
@@ -22,6 +23,24 @@ const FLOORS: usize = 4;
 /// No two types of the crate have the same `INDEX`: a part is found by its number and cast.
 pub(crate) unsafe trait Floor: 'static {
     const INDEX: usize;
+}
+
+/// The part of a floor that may hold no `unsafe`: its type is looked at instead of promised.
+pub(crate) struct Checked(Box<dyn Any>);
+
+// SAFETY: no other type of the crate has this number.
+unsafe impl Floor for Checked {
+    const INDEX: usize = 4;
+}
+
+impl Checked {
+    pub(crate) fn new<T: 'static>(part: T) -> Self {
+        Checked(Box::new(part))
+    }
+
+    pub(crate) fn get<T: 'static>(&self) -> &T {
+        self.0.downcast_ref().expect("one floor alone has a checked part")
+    }
 }
 
 /// What the floors of one core share: its names, and a place for each floor's part.

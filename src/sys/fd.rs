@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -50,11 +50,6 @@ impl OwnedFd {
     pub(crate) fn close(self) -> io::Result<()> {
         let (raw, home) = self.into_parts();
         (home.close)(raw)
-    }
-
-    /// Gives the number away: the caller closes it.
-    pub(crate) fn into_raw(self) -> RawFd {
-        self.into_parts().0
     }
 
     fn into_parts(mut self) -> (RawFd, Rc<Home>) {
@@ -100,13 +95,13 @@ impl<S> Fd<S> {
         self.0.fd.raw()
     }
 
-    /// The number, for a call that cannot be misdirected, such as a look at it.
-    pub(crate) fn number(&self) -> RawFd {
-        self.0.fd.raw()
-    }
-
     pub(crate) fn home(&self) -> &Rc<Home> {
         self.0.fd.home()
+    }
+
+    pub(crate) fn borrow(&self) -> BorrowedFd<'_> {
+        // SAFETY: the number is open for as long as there is a share, and this borrows one.
+        unsafe { BorrowedFd::borrow_raw(self.0.fd.raw()) }
     }
 
     /// Whether this is the only share: then no operation refers to the descriptor.
@@ -132,7 +127,8 @@ impl<S> Fd<S> {
         }
     }
 
-    fn into_only(self) -> Result<OwnedFd, Self> {
+    /// The descriptor, if this is the only share of it.
+    pub(crate) fn into_only(self) -> Result<OwnedFd, Self> {
         // `Fd` has a destructor, so its one field is moved out by hand.
         let fd = std::mem::ManuallyDrop::new(self);
         // SAFETY: `fd` is never used again, nor dropped: this is a move.

@@ -7,3 +7,5 @@ pub(crate) mod cpus;
 pub(crate) mod current;
 pub(crate) mod fd;
 pub(crate) mod fork;
+pub(crate) mod limits;
+pub(crate) mod signals;

@@ -103,11 +103,11 @@ pub struct JoinError {
 }
 
 impl JoinError {
-    pub(super) fn cancelled() -> Self {
+    pub(crate) fn cancelled() -> Self {
         JoinError { panic: None }
     }
 
-    pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Self {
+    pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Self {
         JoinError { panic: Some(Mutex::new(panic)) }
     }
 

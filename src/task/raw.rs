@@ -338,7 +338,7 @@ unsafe fn wake_by_ref(data: *const ()) {
     // SAFETY: the waker keeps the header alive.
     unsafe {
         if !schedule_here(header) {
-            drop(Waker::from_raw(clone(data)).wake());
+            Waker::from_raw(clone(data)).wake();
         }
     }
 }

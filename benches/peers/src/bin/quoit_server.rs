@@ -1,0 +1,47 @@
+//! quoit: one task per connection, written as its documentation teaches.
+
+use std::io;
+
+use peers::protocol::{Mode, Responder};
+use peers::server::{Options, announce_ready};
+use quoit::net::{TcpListener, TcpStream};
+
+fn main() -> io::Result<()> {
+    let options = Options::from_command_line();
+    quoit::runtime::run(serve(options)).map_err(io::Error::other)?
+}
+
+async fn serve(options: Options) -> io::Result<()> {
+    let listener = TcpListener::bind(format!("127.0.0.1:{}", options.port)).await?;
+    announce_ready()?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let _ = quoit::spawn(async move {
+            let result = match options.mode {
+                Mode::Echo => echo(stream).await,
+                Mode::Http => http(stream).await,
+            };
+            if let Err(error) = result {
+                eprintln!("quoit_server: {error}");
+            }
+        });
+    }
+}
+
+async fn echo(stream: TcpStream) -> io::Result<()> {
+    while let Some(chunk) = stream.recv().await? {
+        stream.write_all(chunk).await?;
+    }
+    Ok(())
+}
+
+async fn http(stream: TcpStream) -> io::Result<()> {
+    let mut responder = Responder::new(Mode::Http);
+    let mut output = Vec::new();
+    while let Some(chunk) = stream.recv().await? {
+        responder.respond(&chunk, &mut output);
+        output = stream.write_all(output).await?;
+        output.clear();
+    }
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! What the servers and the load generator of the comparison share.
+//!
+//! Every server parses, answers and listens by the code here, so that two servers differ in
+//! their runtime only. To add one, write `src/bin/NAME_server.rs` with [`server::Options`],
+//! [`server::listen`], [`server::announce_ready`] and one [`protocol::Responder`] for each
+//! connection, and name it in the list that `load --servers` takes.
+
+pub mod cell;
+pub mod child;
+pub mod client;
+pub mod histogram;
+pub mod protocol;
+pub mod report;
+pub mod ring;
+pub mod server;
+pub mod syscalls;
+pub mod trial;

@@ -1,0 +1,246 @@
+//! One cell measured: all servers run at once and are loaded in turn, round after round.
+
+use std::io;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::cell::{Cell, Exchange};
+use crate::child::{Server, Times};
+use crate::client::{Client, Slice};
+use crate::histogram::Histogram;
+use crate::syscalls::SyscallCounter;
+
+/// The CPU of the servers; the load generator runs on another.
+pub const SERVER_CPU: usize = 0;
+pub const CLIENT_CPU: usize = 1;
+
+/// How a server is called in the tables, and the command that starts it.
+#[derive(Clone, Debug)]
+pub struct Contender {
+    pub name: String,
+    pub command: Vec<String>,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Rounds for each set of processes; in a round every server is loaded once.
+    pub rounds: usize,
+    /// How often all processes are started afresh.
+    pub repeats: usize,
+    pub slice: Duration,
+}
+
+/// All that was measured of one contender in one cell.
+#[derive(Default)]
+pub struct Record {
+    /// One per round, in the same order for all contenders.
+    pub samples: Vec<Sample>,
+    pub latency: Histogram,
+    syscalls: Syscalls,
+}
+
+#[derive(Default)]
+struct Syscalls {
+    count: u64,
+    messages: u64,
+}
+
+impl Record {
+    /// None where system calls cannot be counted.
+    pub fn syscalls_per_message(&self) -> Option<f64> {
+        let Syscalls { count, messages } = self.syscalls;
+        (messages > 0).then(|| count as f64 / messages as f64)
+    }
+}
+
+#[derive(Clone, Copy)]
+pub struct Sample {
+    pub cpu_ns_per_message: f64,
+    pub messages_per_second: f64,
+    /// The share of the slice in which the server ran.
+    pub busy: f64,
+    /// The share in which it was ready and something else ran on its CPU.
+    pub disturbed: f64,
+}
+
+/// Measures the cell; one record for each contender.
+pub fn measure(
+    cell: &Cell,
+    contenders: &[Contender],
+    effort: Effort,
+    client: &mut Client,
+) -> io::Result<Vec<Record>> {
+    let exchange = cell.exchange();
+    let mut records: Vec<Record> = contenders.iter().map(|_| Record::default()).collect();
+    let mut order = Order::new(contenders.len());
+    for _ in 0..effort.repeats {
+        let mut lanes = Vec::new();
+        let result = open_all(&mut lanes, contenders, cell, exchange, &mut order, client)
+            .and_then(|()| load_in_turn(&lanes, effort, &mut order, client, &mut records));
+        // The connections end before their servers do, whatever has happened.
+        let disconnected = client.disconnect();
+        result.and(disconnected)?;
+    }
+    Ok(records)
+}
+
+/// Starts the servers in any order, because the first may get the better memory.
+fn open_all<'a>(
+    lanes: &mut Vec<Lane<'a>>,
+    contenders: &'a [Contender],
+    cell: &'a Cell,
+    exchange: Exchange,
+    order: &mut Order,
+    client: &mut Client,
+) -> io::Result<()> {
+    for &index in order.shuffled() {
+        let lane = Lane::open(index, &contenders[index], cell, exchange, client)?;
+        lanes.push(lane);
+    }
+    lanes.sort_by_key(|lane| lane.index);
+    Ok(())
+}
+
+fn load_in_turn(
+    lanes: &[Lane],
+    effort: Effort,
+    order: &mut Order,
+    client: &mut Client,
+    records: &mut [Record],
+) -> io::Result<()> {
+    for lane in lanes {
+        lane.load(client, effort.slice, &mut Histogram::default())?;
+    }
+    for _ in 0..effort.rounds {
+        for &index in order.shuffled() {
+            let record = &mut records[index];
+            let sample = lanes[index].sample(client, effort.slice, &mut record.latency)?;
+            record.samples.push(sample);
+        }
+    }
+    for (lane, record) in lanes.iter().zip(records) {
+        lane.count_syscalls(client, effort.slice, &mut record.syscalls)?;
+    }
+    Ok(())
+}
+
+/// A running server with the connections to it.
+struct Lane<'a> {
+    index: usize,
+    name: &'a str,
+    server: Server,
+    connections: Range<usize>,
+    cell: &'a Cell,
+    exchange: Exchange,
+}
+
+impl<'a> Lane<'a> {
+    fn open(
+        index: usize,
+        contender: &'a Contender,
+        cell: &'a Cell,
+        exchange: Exchange,
+        client: &mut Client,
+    ) -> io::Result<Lane<'a>> {
+        let name = contender.name.as_str();
+        let server = Server::start(&contender.command, cell.mode, SERVER_CPU)
+            .map_err(|error| of_server(name, error))?;
+        let connections = client.connect(name, server.address, cell.connections)?;
+        Ok(Lane { index, name, server, connections, cell, exchange })
+    }
+
+    fn load(
+        &self,
+        client: &mut Client,
+        length: Duration,
+        latency: &mut Histogram,
+    ) -> io::Result<Slice> {
+        client.run(self.connections.clone(), self.cell, self.exchange, length, latency)
+    }
+
+    fn sample(
+        &self,
+        client: &mut Client,
+        length: Duration,
+        latency: &mut Histogram,
+    ) -> io::Result<Sample> {
+        let before = self.times()?;
+        let slice = self.load(client, length, latency)?;
+        let after = self.times()?;
+        let cpu_ns = (after.running_ns - before.running_ns) as f64;
+        let waiting_ns = (after.waiting_ns - before.waiting_ns) as f64;
+        let elapsed = slice.elapsed.as_secs_f64();
+        Ok(Sample {
+            cpu_ns_per_message: cpu_ns / slice.messages as f64,
+            messages_per_second: slice.messages as f64 / elapsed,
+            busy: cpu_ns / 1e9 / elapsed,
+            disturbed: waiting_ns / 1e9 / elapsed,
+        })
+    }
+
+    /// In a slice of its own, because the tracepoint slows every call down a little.
+    fn count_syscalls(
+        &self,
+        client: &mut Client,
+        length: Duration,
+        syscalls: &mut Syscalls,
+    ) -> io::Result<()> {
+        let Ok(mut counter) = SyscallCounter::attach(&self.server) else {
+            return Ok(());
+        };
+        let slice = self.load(client, length, &mut Histogram::default())?;
+        // The last calls are those with which the server goes to sleep.
+        self.times()?;
+        syscalls.count += counter.read()?;
+        syscalls.messages += slice.messages;
+        Ok(())
+    }
+
+    fn times(&self) -> io::Result<Times> {
+        self.server.times_when_idle().map_err(|error| of_server(self.name, error))
+    }
+}
+
+fn of_server(name: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{name}: {error}"))
+}
+
+/// The order of the servers, another one each time.
+struct Order {
+    indexes: Vec<usize>,
+    state: u64,
+}
+
+impl Order {
+    fn new(count: usize) -> Order {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::from_secs(1));
+        Order { indexes: (0..count).collect(), state: now.as_nanos() as u64 | 1 }
+    }
+
+    fn shuffled(&mut self) -> &[usize] {
+        for last in (1..self.indexes.len()).rev() {
+            let other = self.random_below(last + 1);
+            self.indexes.swap(last, other);
+        }
+        &self.indexes
+    }
+
+    /// By xorshift64*, whose high bits are good.
+    fn random_below(&mut self, limit: usize) -> usize {
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        let value = self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        ((value * limit as u64) >> 32) as usize
+    }
+}
+
+/// About how long measuring one cell takes.
+pub fn estimate(effort: Effort, contender_count: usize) -> Duration {
+    // Each set of processes is also loaded to warm it up, and to count its system calls.
+    let slices = effort.repeats * (effort.rounds + 2);
+    let overhead = Duration::from_millis(4);
+    (effort.slice + overhead) * (slices * contender_count) as u32
+        + Duration::from_millis(50) * effort.repeats as u32
+}

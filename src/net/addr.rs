@@ -1,0 +1,122 @@
+//! What can be given where an address is wanted.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+/// Addresses, or something that can be read as addresses.
+///
+/// Numeric addresses and `localhost` are understood; host names are not looked up.
+pub trait ToAddresses {
+    /// The addresses, in the order in which they should be tried.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a text that is not an address.
+    fn to_addresses(&self) -> io::Result<Vec<SocketAddr>>;
+}
+
+impl ToAddresses for SocketAddr {
+    fn to_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        Ok(vec![*self])
+    }
+}
+
+impl ToAddresses for SocketAddrV4 {
+    fn to_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        Ok(vec![(*self).into()])
+    }
+}
+
+impl ToAddresses for SocketAddrV6 {
+    fn to_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        Ok(vec![(*self).into()])
+    }
+}
+
+impl ToAddresses for [SocketAddr] {
+    fn to_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        Ok(self.to_vec())
+    }
+}
+
+impl ToAddresses for (IpAddr, u16) {
+    fn to_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        Ok(vec![(*self).into()])
+    }
+}
+
+impl ToAddresses for (Ipv4Addr, u16) {
+    fn to_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        Ok(vec![(*self).into()])
+    }
+}
+
+impl ToAddresses for (Ipv6Addr, u16) {
+    fn to_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        Ok(vec![(*self).into()])
+    }
+}
+
+impl ToAddresses for (&str, u16) {
+    fn to_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        let (host, port) = *self;
+        if host == "localhost" {
+            let (six, four) = (IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST));
+            return Ok(vec![SocketAddr::new(four, port), SocketAddr::new(six, port)]);
+        }
+        let address: IpAddr = host.parse().map_err(|_| not_an_address(host))?;
+        Ok(vec![SocketAddr::new(address, port)])
+    }
+}
+
+impl ToAddresses for str {
+    fn to_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(address) = self.parse::<SocketAddr>() {
+            return Ok(vec![address]);
+        }
+        let (host, port) = self.rsplit_once(':').ok_or_else(|| not_an_address(self))?;
+        let port = port.parse().map_err(|_| not_an_address(self))?;
+        (host, port).to_addresses().map_err(|_| not_an_address(self))
+    }
+}
+
+impl ToAddresses for String {
+    fn to_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.as_str().to_addresses()
+    }
+}
+
+impl<T: ToAddresses + ?Sized> ToAddresses for &T {
+    fn to_addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        (**self).to_addresses()
+    }
+}
+
+fn not_an_address(text: &str) -> io::Error {
+    let text = format!(
+        "{text:?} is not an address; write it like 127.0.0.1:7000, [::1]:7000 or localhost:7000"
+    );
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_localhost_are_understood() {
+        let one = |text: &str| text.to_addresses().unwrap();
+        assert_eq!(one("127.0.0.1:80"), ["127.0.0.1:80".parse().unwrap()]);
+        assert_eq!(one("[::1]:80"), ["[::1]:80".parse().unwrap()]);
+        assert_eq!(one("localhost:80").len(), 2);
+        assert_eq!(("::1", 80).to_addresses().unwrap(), ["[::1]:80".parse().unwrap()]);
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_advice() {
+        for text in ["", "80", "1.2.3:80", "127.0.0.1:70000", "example.org:80", "127.0.0.1:"] {
+            let error = text.to_addresses().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains("127.0.0.1:7000"), "{error}");
+        }
+    }
+}

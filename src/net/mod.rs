@@ -1,0 +1,8 @@
+//! Sockets.
+
+mod addr;
+mod options;
+mod tcp;
+
+pub use addr::ToAddresses;
+pub use tcp::{TcpListener, TcpStream};

@@ -1,0 +1,60 @@
+//! Options, addresses and the other things that a socket answers at once.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::RawFd;
+
+use crate::driver::Call;
+use crate::op::{self, Ring};
+use crate::sys::addr::Address;
+use crate::sys::fd::{Fd, OwnedFd};
+
+/// A new stream socket for addresses of the family of `address`.
+pub(super) fn stream_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let domain = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    ring("a socket", |ring| {
+        let call = Call::Socket { domain, kind: libc::SOCK_STREAM, protocol: libc::IPPROTO_TCP };
+        Ok(ring.adopt(ring.call(call)?))
+    })
+}
+
+pub(super) fn ring<R>(what: &str, f: impl FnOnce(&Ring) -> R) -> R {
+    op::with(what, f)
+}
+
+pub(super) fn bind(fd: RawFd, address: SocketAddr) -> io::Result<()> {
+    let address = Address::from(address);
+    ring("bind", |ring| ring.call(Call::Bind { fd, address: address.as_bytes() })).map(drop)
+}
+
+pub(super) fn set(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let value = &value.to_ne_bytes();
+    ring("a socket option", |ring| ring.call(Call::SetOption { fd, level, name, value })).map(drop)
+}
+
+pub(super) fn get(fd: RawFd, level: i32, name: i32) -> io::Result<i32> {
+    let mut value = [0; 4];
+    let call = Call::GetOption { fd, level, name, value: &mut value };
+    ring("a socket option", |ring| ring.call(call))?;
+    Ok(i32::from_ne_bytes(value))
+}
+
+pub(super) fn local_address<S>(fd: &Fd<S>) -> io::Result<SocketAddr> {
+    let fd = fd.raw();
+    Address::read(|address| ring("a socket", |ring| ring.call(Call::LocalAddress { fd, address })))
+}
+
+pub(super) fn peer_address<S>(fd: &Fd<S>) -> io::Result<SocketAddr> {
+    let fd = fd.raw();
+    Address::read(|address| ring("a socket", |ring| ring.call(Call::PeerAddress { fd, address })))
+}
+
+pub(super) fn shutdown<S>(fd: &Fd<S>, how: Shutdown) -> io::Result<()> {
+    let how = match how {
+        Shutdown::Read => libc::SHUT_RD,
+        Shutdown::Write => libc::SHUT_WR,
+        Shutdown::Both => libc::SHUT_RDWR,
+    };
+    let fd = fd.raw();
+    ring("a socket", |ring| ring.call(Call::Shutdown { fd, how })).map(drop)
+}

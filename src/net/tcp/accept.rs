@@ -1,0 +1,229 @@
+//! Accepting: the operation, and the state of a listener that makes losing connections impossible.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use io_uring::{opcode, types};
+
+use super::ports::Share;
+use crate::driver::{Cqe, Sqe};
+use crate::net::options;
+use crate::op::{Answers, Multishot, Next, Op};
+use crate::sync::turn::{Ticket, Turn};
+use crate::sys::fd::{Fd, OwnedFd};
+use crate::time::{Instant, sleep_until};
+
+/// Connections that may wait for `accept`; then the kernel's own backlog is used again.
+const PARKED_AT_MOST: usize = 256;
+
+/// When the process is out of descriptors, a try costs the kernel little and helps nobody. One that
+/// this core closes ends the wait at once, one that others close is found within the longest wait.
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+const BACKOFF_MOST: Duration = Duration::from_millis(40);
+
+/// What a listener keeps.
+pub(super) struct State {
+    pub(super) share: Share,
+    turn: Turn,
+    /// The multishot accept, from the first `accept` on.
+    armed: Cell<Option<Answers<AcceptMany>>>,
+    backoff: Cell<Duration>,
+}
+
+impl State {
+    pub(super) fn new(share: Share) -> Self {
+        State {
+            share,
+            turn: Turn::default(),
+            armed: Cell::new(None),
+            backoff: Cell::new(Duration::ZERO),
+        }
+    }
+
+    /// Ends the accept, whose listener is gone; waiting connections are closed.
+    pub(super) fn disarm(&self) {
+        drop(self.armed.take());
+    }
+}
+
+/// The next connection. Dropping it loses none: they wait in the listener.
+pub(super) async fn accept(fd: &Fd<State>) -> io::Result<OwnedFd> {
+    let accepting = TakeAccepting { fd, ticket: None }.await;
+    loop {
+        match poll_fn(|context| accepting.poll(context)).await {
+            Ended::Connection(connection) => {
+                fd.backoff.set(Duration::ZERO);
+                return Ok(connection);
+            }
+            Ended::Error(error) => match Fault::of(&error) {
+                Fault::OfThePeer => {}
+                Fault::Shortage => back_off(fd).await,
+                Fault::OfTheListener => return Err(error),
+            },
+            Ended::Stopped => {}
+        }
+    }
+}
+
+/// Whose fault it is that an accept failed.
+enum Fault {
+    /// That connection is gone; the next may be well.
+    OfThePeer,
+    /// The process or the machine is out of something; the connection waits in the backlog.
+    Shortage,
+    OfTheListener,
+}
+
+impl Fault {
+    fn of(error: &io::Error) -> Fault {
+        match error.raw_os_error() {
+            Some(
+                libc::ECONNABORTED | libc::EPROTO | libc::ENETDOWN | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN | libc::ENONET | libc::EHOSTUNREACH | libc::ENETUNREACH
+                | libc::ETIMEDOUT | libc::EPERM,
+            ) => Fault::OfThePeer,
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Fault::Shortage,
+            _ => Fault::OfTheListener,
+        }
+    }
+}
+
+async fn back_off(fd: &Fd<State>) {
+    let wait = (fd.backoff.get() * 2).clamp(BACKOFF_FIRST, BACKOFF_MOST);
+    fd.backoff.set(wait);
+    let mut later = pin!(sleep_until(Instant::now() + wait));
+    let mut listening = false;
+    poll_fn(|context| {
+        // The second poll follows a wake: it is time, or this core has closed a descriptor.
+        if later.as_mut().poll(context).is_ready() || listening {
+            return Poll::Ready(());
+        }
+        listening = true;
+        options::ring("accept", |ring| ring.wake_on_close(context.waker().clone()));
+        Poll::Pending
+    })
+    .await;
+}
+
+struct Accepting<'a>(&'a Fd<State>);
+
+impl Accepting<'_> {
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Ended> {
+        let armed = &self.0.armed;
+        let mut answers = match armed.take() {
+            Some(answers) => answers,
+            None => {
+                let accept = AcceptMany { fd: self.0.clone(), parked: VecDeque::new() };
+                match Answers::start(accept, context) {
+                    Ok(answers) => answers,
+                    Err(ended) => return Poll::Ready(ended),
+                }
+            }
+        };
+        match answers.poll_next(context) {
+            Poll::Pending => {
+                armed.set(Some(answers));
+                Poll::Pending
+            }
+            Poll::Ready(Next::Item(connection)) => {
+                armed.set(Some(answers));
+                Poll::Ready(Ended::Connection(connection))
+            }
+            Poll::Ready(Next::End(ended)) => Poll::Ready(ended),
+        }
+    }
+}
+
+impl Drop for Accepting<'_> {
+    fn drop(&mut self) {
+        self.0.turn.release();
+    }
+}
+
+struct TakeAccepting<'a> {
+    fd: &'a Fd<State>,
+    ticket: Ticket,
+}
+
+impl<'a> Future for TakeAccepting<'a> {
+    type Output = Accepting<'a>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Accepting<'a>> {
+        let fd = self.fd;
+        ready!(fd.turn.poll_take(&mut self.ticket, context));
+        Poll::Ready(Accepting(fd))
+    }
+}
+
+impl Drop for TakeAccepting<'_> {
+    fn drop(&mut self) {
+        self.fd.turn.leave(&mut self.ticket);
+    }
+}
+
+/// `IORING_OP_ACCEPT` with `ACCEPT_MULTISHOT`, kernel 5.19. It does not ask for the peer's address:
+/// there is one place for it, and the next connection would overwrite it.
+struct AcceptMany {
+    fd: Fd<State>,
+    parked: VecDeque<OwnedFd>,
+}
+
+/// What a multishot accept brings, or why it ended.
+enum Ended {
+    Connection(OwnedFd),
+    Error(io::Error),
+    Stopped,
+}
+
+impl AcceptMany {
+    fn park(&mut self, cqe: Cqe) {
+        if cqe.result >= 0 {
+            self.parked.push_back(OwnedFd::new(cqe.result, self.fd.home().clone()));
+        }
+    }
+}
+
+// SAFETY: I2: the request points at nothing, and `fd` keeps the descriptor open.
+unsafe impl Op for AcceptMany {
+    type Output = Ended;
+
+    fn prepare(&mut self) -> Sqe {
+        opcode::AcceptMulti::new(types::Fd(self.fd.raw())).flags(libc::SOCK_CLOEXEC).build()
+    }
+
+    fn more(&mut self, cqe: Cqe) -> bool {
+        self.park(cqe);
+        self.parked.len() < PARKED_AT_MOST
+    }
+
+    fn again(&mut self, cqe: &Cqe) -> bool {
+        // It ended with a connection and without an error, or was interrupted.
+        let goes_on = cqe.result == -libc::EINTR
+            || (cqe.result >= 0 && self.parked.len() < PARKED_AT_MOST);
+        if goes_on {
+            self.park(*cqe);
+        }
+        goes_on
+    }
+
+    fn complete(self, cqe: Cqe) -> Ended {
+        match cqe.result() {
+            Ok(raw) => Ended::Connection(OwnedFd::new(raw as i32, self.fd.home().clone())),
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => Ended::Stopped,
+            Err(error) => Ended::Error(error),
+        }
+    }
+}
+
+impl Multishot for AcceptMany {
+    type Item = OwnedFd;
+
+    fn pop(&mut self) -> Option<OwnedFd> {
+        self.parked.pop_front()
+    }
+}

@@ -1,0 +1,391 @@
+//! Receiving: the operations, and the state of a stream that makes losing bytes impossible.
+//!
+//! The receive belongs to the stream, not to the call that waits for it. One is in flight per
+//! stream, because two would reorder bytes. What arrives for nobody goes to `unread`, which every
+//! later read takes from first; readers take turns, first come first served.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use io_uring::{opcode, types};
+
+use super::stream::State;
+use crate::buf::pool::{self, GROUP, Pool, PooledBuf};
+use crate::buf::{BufError, BufResult, Filling, IoBufMut};
+use crate::driver::{Cqe, Sqe};
+use crate::op::{Answers, Multishot, Next, Op, Submission};
+use crate::sync::turn::{Ticket, Turn};
+use crate::sys::current;
+use crate::sys::fd::Fd;
+
+/// Leases that may wait for a reader; then the receive is stopped until they were taken.
+const PARKED_AT_MOST: usize = 64;
+
+/// The receiving half of a stream's state.
+#[derive(Default)]
+pub(super) struct Inbound {
+    turn: Turn,
+    /// The multishot receive, once `recv` has started it.
+    armed: Cell<Option<Answers<ReceiveMany>>>,
+    /// What arrived for nobody, oldest first.
+    unread: RefCell<Option<Box<VecDeque<PooledBuf>>>>,
+    /// The pool had nothing left: the next receive uses the heap.
+    starved: Cell<bool>,
+}
+
+impl Inbound {
+    fn pop_unread(&self) -> Option<PooledBuf> {
+        self.unread.borrow_mut().as_mut()?.pop_front()
+    }
+
+    fn return_unread(&self, bytes: PooledBuf) {
+        self.unread.borrow_mut().get_or_insert_default().push_front(bytes);
+    }
+
+    fn push_unread(&self, bytes: PooledBuf) {
+        self.unread.borrow_mut().get_or_insert_default().push_back(bytes);
+    }
+
+    /// Keeps bytes for the next read, before all that is unread.
+    fn give_back(&self, bytes: &[u8]) {
+        for piece in bytes.rchunks(pool::SIZE) {
+            self.return_unread(PooledBuf::copied(piece));
+        }
+    }
+
+    /// Ends the receive that belongs to the stream, whose handle is gone.
+    pub(super) fn disarm(&self) {
+        drop(self.armed.take());
+    }
+
+    fn is_armed(&self) -> bool {
+        let answers = self.armed.take();
+        let armed = answers.is_some();
+        self.armed.set(answers);
+        armed
+    }
+
+    /// Starts the multishot receive unless it runs.
+    #[inline]
+    fn arm(
+        &self,
+        reading: &Reading,
+        pool: &Rc<Pool>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Ended> {
+        if !self.is_armed() {
+            let (fd, pool) = (reading.0.clone(), Rc::clone(pool));
+            let receive = ReceiveMany { fd, pool, first: None, more: None };
+            self.armed.set(Some(Answers::start(receive, context)?));
+        }
+        Ok(())
+    }
+
+    /// Takes what the multishot receive has brought, or waits for it.
+    #[inline]
+    fn poll_armed(&self, context: &mut Context<'_>) -> Poll<Ended> {
+        let mut answers = self.armed.take().expect("the multishot receive was started");
+        match answers.poll_next(context) {
+            Poll::Pending => {
+                self.armed.set(Some(answers));
+                Poll::Pending
+            }
+            Poll::Ready(Next::Item(bytes)) => {
+                self.armed.set(Some(answers));
+                Poll::Ready(Ended::Bytes(bytes))
+            }
+            Poll::Ready(Next::End(ended)) => Poll::Ready(ended),
+        }
+    }
+}
+
+/// The turn to receive. Whoever holds it may touch `armed` and submit a receive.
+pub(super) struct Reading(Fd<State>);
+
+impl Reading {
+    pub(super) fn take(fd: &Fd<State>) -> impl Future<Output = Reading> {
+        TakeReading { fd, ticket: None }
+    }
+
+    fn inbound(&self) -> &Inbound {
+        &self.0.inbound
+    }
+}
+
+impl Drop for Reading {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.inbound.turn.release();
+    }
+}
+
+struct TakeReading<'a> {
+    fd: &'a Fd<State>,
+    ticket: Ticket,
+}
+
+impl Future for TakeReading<'_> {
+    type Output = Reading;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reading> {
+        let fd = self.fd;
+        ready!(fd.inbound.turn.poll_take(&mut self.ticket, context));
+        Poll::Ready(Reading(fd.clone()))
+    }
+}
+
+impl Drop for TakeReading<'_> {
+    fn drop(&mut self) {
+        self.fd.inbound.turn.leave(&mut self.ticket);
+    }
+}
+
+/// The next bytes that arrive, as a lease; `None` is the end of the stream.
+///
+/// Dropping it loses nothing: the receive goes on, and what it brings is there for the next call.
+pub(super) async fn receive(fd: &Fd<State>) -> io::Result<Option<PooledBuf>> {
+    let reading = Reading::take(fd).await;
+    loop {
+        if let Some(bytes) = reading.inbound().pop_unread() {
+            return Ok(Some(bytes));
+        }
+        let pool = match current::share::<Pool>() {
+            Some(pool) if !reading.inbound().starved.take() => pool,
+            _ => {
+                let (_turn, memory, received) = once(reading, Filling::new(pool::heap())).await;
+                return Ok((received? > 0).then(|| PooledBuf::from_heap(memory.finish())));
+            }
+        };
+        let armed = poll_fn(|context| {
+            reading.inbound().arm(&reading, &pool, context)?;
+            reading.inbound().poll_armed(context).map(Ok)
+        });
+        match armed.await.unwrap_or_else(|ended| ended) {
+            Ended::Bytes(bytes) => return Ok(Some(bytes)),
+            Ended::Eof => return Ok(None),
+            Ended::Error(error) => return Err(error),
+            Ended::Stopped => {}
+            Ended::Starved => reading.inbound().starved.set(true),
+        }
+    }
+}
+
+/// Reads into `buf`: what has arrived, or, if `all`, until it is full.
+///
+/// Dropping it loses nothing either: what was read for it goes back to the stream.
+pub(super) async fn read<B: IoBufMut>(fd: &Fd<State>, buf: B, all: bool) -> BufResult<usize, B> {
+    if buf.buf_capacity() == 0 {
+        let text = "a read into a buffer without capacity would look like the end of the stream";
+        let error = io::Error::new(io::ErrorKind::InvalidInput, text);
+        return Err(BufError { error, buf, done: 0 });
+    }
+    let reading = Some(Reading::take(fd).await);
+    let mut partial = Partial { reading, filling: Some(Filling::new(buf)) };
+    let result = loop {
+        match partial.step().await {
+            Ok(0) if all => break Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => break Ok(0),
+            Ok(_) if !all || partial.filling().is_full() => break Ok(partial.filling().done()),
+            Ok(_) => {}
+            Err(error) => break Err(error),
+        }
+    };
+    let filling = partial.filling.take().expect("it is only away during a receive");
+    let done = filling.done();
+    match result {
+        Ok(count) => Ok((count, filling.finish())),
+        Err(error) => Err(BufError { error, buf: filling.finish(), done }),
+    }
+}
+
+/// A read that has come so far; what it has is given back if it goes no further.
+struct Partial<B: IoBufMut> {
+    reading: Option<Reading>,
+    filling: Option<Filling<B>>,
+}
+
+impl<B: IoBufMut> Partial<B> {
+    fn filling(&mut self) -> &mut Filling<B> {
+        self.filling.as_mut().expect("it is only away during a receive")
+    }
+
+    /// Takes what is there, or waits for some. Zero is the end of the stream.
+    async fn step(&mut self) -> io::Result<usize> {
+        loop {
+            let reading = self.reading.take().expect("it is only away during a receive");
+            let inbound = reading.inbound();
+            if let Some(mut bytes) = inbound.pop_unread() {
+                let copied = self.filling().copy(&bytes);
+                bytes.advance(copied);
+                if !bytes.is_empty() {
+                    inbound.return_unread(bytes);
+                }
+                self.reading = Some(reading);
+                return Ok(copied);
+            }
+            if !inbound.is_armed() {
+                let filling = self.filling.take().expect("it is only away during a receive");
+                let (reading, filling, received) = once(reading, filling).await;
+                (self.reading, self.filling) = (Some(reading), Some(filling));
+                return received;
+            }
+            // `recv` has started a receive for the stream; what it brings is for whoever reads.
+            let reading = self.reading.insert(reading);
+            match poll_fn(|context| reading.inbound().poll_armed(context)).await {
+                Ended::Bytes(bytes) => reading.inbound().push_unread(bytes),
+                Ended::Eof => return Ok(0),
+                Ended::Error(error) => return Err(error),
+                Ended::Stopped | Ended::Starved => {}
+            }
+        }
+    }
+}
+
+impl<B: IoBufMut> Drop for Partial<B> {
+    fn drop(&mut self) {
+        // While a receive is in flight, both are in its slot, and `abandon` does this.
+        if let (Some(reading), Some(filling)) = (&self.reading, &mut self.filling) {
+            reading.inbound().give_back(filling.filled());
+        }
+    }
+}
+
+/// One receive into memory that the caller gave.
+async fn once<B: IoBufMut>(
+    reading: Reading,
+    filling: Filling<B>,
+) -> (Reading, Filling<B>, io::Result<usize>) {
+    Submission::new(Receive { reading, filling }).await
+}
+
+/// `IORING_OP_RECV`, kernel 5.6: one receive into the caller's buffer.
+struct Receive<B> {
+    reading: Reading,
+    filling: Filling<B>,
+}
+
+// SAFETY: I2: the request points into `filling`, and `reading` keeps the descriptor open.
+unsafe impl<B: IoBufMut> Op for Receive<B> {
+    type Output = (Reading, Filling<B>, io::Result<usize>);
+
+    fn prepare(&mut self) -> Sqe {
+        let (start, len) = self.filling.rest();
+        opcode::Recv::new(types::Fd(self.reading.0.raw()), start, len).build()
+    }
+
+    fn complete(mut self, cqe: Cqe) -> Self::Output {
+        let received = self.filling.advance(&cqe);
+        (self.reading, self.filling, received)
+    }
+
+    fn abandon(mut self, cqe: Cqe) {
+        // A failed receive still owes what a `read_exact` had before. The turn goes on afterwards.
+        let _ = self.filling.advance(&cqe);
+        self.reading.inbound().give_back(self.filling.filled());
+    }
+}
+
+/// `IORING_OP_RECV` with `RECV_MULTISHOT` and buffer selection, kernel 6.0: receives until it is
+/// stopped, each time into a buffer of the pool that is picked when the bytes are there.
+struct ReceiveMany {
+    fd: Fd<State>,
+    pool: Rc<Pool>,
+    first: Option<PooledBuf>,
+    more: Option<Box<VecDeque<PooledBuf>>>,
+}
+
+const _: () = assert!(size_of::<ReceiveMany>() <= 72);
+
+/// What a multishot receive brings, or why it ended.
+enum Ended {
+    Bytes(PooledBuf),
+    Eof,
+    Error(io::Error),
+    /// For no reason, or by our own cancel: it may be started again.
+    Stopped,
+    /// The pool has no buffer left and cannot grow.
+    Starved,
+}
+
+impl ReceiveMany {
+    fn park(&mut self, bytes: PooledBuf) {
+        if self.first.is_none() {
+            self.first = Some(bytes);
+        } else {
+            self.more.get_or_insert_default().push_back(bytes);
+        }
+    }
+
+    fn parked(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.as_ref().map_or(0, |more| more.len())
+    }
+
+    /// The lease that an answer hands over: also failed receives may have picked a buffer.
+    fn lease(&self, cqe: &Cqe) -> Option<PooledBuf> {
+        let len = usize::try_from(cqe.result).unwrap_or(0);
+        let bytes = cqe.buffer().map(|bid| self.pool.lease(bid, len));
+        bytes.filter(|bytes| !bytes.is_empty())
+    }
+}
+
+// SAFETY: I2: the request points at nothing (the kernel picks a buffer of the registered ring,
+// which the core keeps), and `fd` keeps the descriptor open.
+unsafe impl Op for ReceiveMany {
+    type Output = Ended;
+
+    fn prepare(&mut self) -> Sqe {
+        opcode::RecvMulti::new(types::Fd(self.fd.raw()), GROUP).build()
+    }
+
+    fn more(&mut self, cqe: Cqe) -> bool {
+        if let Some(bytes) = self.lease(&cqe) {
+            self.park(bytes);
+        }
+        self.parked() < PARKED_AT_MOST
+    }
+
+    fn again(&mut self, cqe: &Cqe) -> bool {
+        match -cqe.result {
+            libc::EINTR => true,
+            libc::ENOBUFS => self.pool.grow(),
+            // It ended with bytes and without an error (the queue of answers had overflowed).
+            result if result < 0 && self.parked() < PARKED_AT_MOST => {
+                if let Some(bytes) = self.lease(cqe) {
+                    self.park(bytes);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn complete(self, cqe: Cqe) -> Ended {
+        let bytes = self.lease(&cqe);
+        match (bytes, cqe.result()) {
+            (Some(bytes), _) => Ended::Bytes(bytes),
+            (None, Ok(0)) => Ended::Eof,
+            (None, Ok(_)) => Ended::Stopped,
+            (None, Err(error)) => match error.raw_os_error() {
+                Some(libc::ECANCELED) => Ended::Stopped,
+                Some(libc::ENOBUFS) => Ended::Starved,
+                _ => Ended::Error(error),
+            },
+        }
+    }
+}
+
+impl Multishot for ReceiveMany {
+    type Item = PooledBuf;
+
+    #[inline]
+    fn pop(&mut self) -> Option<PooledBuf> {
+        let next = self.more.as_mut().and_then(|more| more.pop_front());
+        std::mem::replace(&mut self.first, next)
+    }
+}

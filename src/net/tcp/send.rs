@@ -1,0 +1,211 @@
+//! Sending: one send in flight per stream, in the order of the calls.
+//!
+//! Two sends could interleave as soon as the first fills the socket's buffer, so a call holds the
+//! turn to write until it is done. A send that nobody awaits any more is cancelled (a stuck peer
+//! would block the next one for ever); what it had sent by then is counted, and the turn passes on
+//! with its last answer.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use io_uring::{opcode, types};
+
+use super::stream::State;
+use crate::buf::{BufError, BufResult, IoBuf, IoVectored, Iovecs, rest_to_write, total_len};
+use crate::driver::{Cqe, Sqe};
+use crate::op::{Op, Submission};
+use crate::sync::turn::{Ticket, Turn};
+use crate::sys::fd::Fd;
+
+/// The sending half of a stream's state.
+#[derive(Default)]
+pub(super) struct Outbound {
+    turn: Turn,
+    /// Bytes that the kernel has taken, those of abandoned sends included.
+    sent: Cell<u64>,
+}
+
+impl Outbound {
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.get()
+    }
+}
+
+/// The turn to send.
+struct Writing(Fd<State>);
+
+impl Writing {
+    /// Counts what an answer says was sent.
+    fn count(&self, cqe: &Cqe) -> io::Result<usize> {
+        let sent = cqe.result()?;
+        let outbound = &self.0.outbound;
+        outbound.sent.set(outbound.sent.get() + u64::from(sent));
+        Ok(sent as usize)
+    }
+}
+
+impl Drop for Writing {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.outbound.turn.release();
+    }
+}
+
+struct TakeWriting<'a> {
+    fd: &'a Fd<State>,
+    ticket: Ticket,
+}
+
+impl Future for TakeWriting<'_> {
+    type Output = Writing;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Writing> {
+        let fd = self.fd;
+        ready!(fd.outbound.turn.poll_take(&mut self.ticket, context));
+        Poll::Ready(Writing(fd.clone()))
+    }
+}
+
+impl Drop for TakeWriting<'_> {
+    fn drop(&mut self) {
+        self.fd.outbound.turn.leave(&mut self.ticket);
+    }
+}
+
+/// Sends from `buf`: as much as fits now, or, if `all`, everything.
+pub(super) async fn write<B: IoBuf>(fd: &Fd<State>, mut buf: B, all: bool) -> BufResult<usize, B> {
+    if buf.buf_len() == 0 {
+        return Ok((0, buf));
+    }
+    let mut writing = TakeWriting { fd, ticket: None }.await;
+    let mut done = 0;
+    loop {
+        let sent;
+        (writing, buf, sent) = Submission::new(Send { writing, buf, done, all }).await;
+        match sent {
+            Ok(0) => {
+                let error = io::ErrorKind::WriteZero.into();
+                return Err(BufError { error, buf, done });
+            }
+            Ok(sent) => done += sent,
+            Err(error) => return Err(BufError { error, buf, done }),
+        }
+        if !all || done >= buf.buf_len() {
+            return Ok((done, buf));
+        }
+    }
+}
+
+/// Sends from several buffers, one after the other, as [`write`] does from one.
+pub(super) async fn write_vectored<V: IoVectored>(
+    fd: &Fd<State>,
+    mut bufs: V,
+    all: bool,
+) -> BufResult<usize, V> {
+    let total = total_len(&bufs);
+    if total == 0 {
+        return Ok((0, bufs));
+    }
+    let mut writing = TakeWriting { fd, ticket: None }.await;
+    let mut done = 0;
+    loop {
+        let sent;
+        (writing, bufs, sent) = Submission::new(SendMessage::new(writing, bufs, done, all)).await;
+        match sent {
+            Ok(0) => {
+                let error = io::ErrorKind::WriteZero.into();
+                return Err(BufError { error, buf: bufs, done });
+            }
+            Ok(sent) => done += sent,
+            Err(error) => return Err(BufError { error, buf: bufs, done }),
+        }
+        if !all || done >= total {
+            return Ok((done, bufs));
+        }
+    }
+}
+
+/// Without MSG_NOSIGNAL a dead peer could end the process; MSG_WAITALL goes on until all is sent.
+fn flags(all: bool) -> i32 {
+    libc::MSG_NOSIGNAL | if all { libc::MSG_WAITALL } else { 0 }
+}
+
+/// `IORING_OP_SEND`, kernel 5.6.
+struct Send<B> {
+    writing: Writing,
+    buf: B,
+    done: usize,
+    all: bool,
+}
+
+// SAFETY: I2: the request points into `buf`, and `writing` keeps the descriptor open.
+unsafe impl<B: IoBuf> Op for Send<B> {
+    type Output = (Writing, B, io::Result<usize>);
+
+    #[inline]
+    fn prepare(&mut self) -> Sqe {
+        let (start, len) = rest_to_write(&self.buf, self.done);
+        opcode::Send::new(types::Fd(self.writing.0.raw()), start, len)
+            .flags(flags(self.all))
+            .build()
+    }
+
+    #[inline]
+    fn complete(self, cqe: Cqe) -> Self::Output {
+        let sent = self.writing.count(&cqe);
+        (self.writing, self.buf, sent)
+    }
+}
+
+/// `IORING_OP_SENDMSG`, kernel 5.3: several buffers in one request.
+struct SendMessage<V> {
+    writing: Writing,
+    bufs: V,
+    done: usize,
+    all: bool,
+    iovecs: Iovecs,
+    message: libc::msghdr,
+}
+
+impl<V: IoVectored> SendMessage<V> {
+    fn new(writing: Writing, bufs: V, done: usize, all: bool) -> Self {
+        let message = empty_message();
+        SendMessage { writing, bufs, done, all, iovecs: Iovecs::new(), message }
+    }
+}
+
+fn empty_message() -> libc::msghdr {
+    libc::msghdr {
+        msg_name: std::ptr::null_mut(),
+        msg_namelen: 0,
+        msg_iov: std::ptr::null_mut(),
+        msg_iovlen: 0,
+        msg_control: std::ptr::null_mut(),
+        msg_controllen: 0,
+        msg_flags: 0,
+    }
+}
+
+// SAFETY: I2: the request points at `message`, that at `iovecs`, and those into `bufs`; all are
+// here, and the pointers are made when this is in its place. `writing` keeps the descriptor open.
+unsafe impl<V: IoVectored> Op for SendMessage<V> {
+    type Output = (Writing, V, io::Result<usize>);
+
+    fn prepare(&mut self) -> Sqe {
+        self.iovecs.fill(&self.bufs, self.done);
+        self.message.msg_iov = self.iovecs.as_mut_ptr();
+        self.message.msg_iovlen = self.iovecs.count();
+        opcode::SendMsg::new(types::Fd(self.writing.0.raw()), &raw const self.message)
+            .flags(flags(self.all) as u32)
+            .build()
+    }
+
+    fn complete(self, cqe: Cqe) -> Self::Output {
+        let sent = self.writing.count(&cqe);
+        (self.writing, self.bufs, sent)
+    }
+}

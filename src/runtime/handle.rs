@@ -1,0 +1,139 @@
+//! The way in to a core from other threads.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::io;
+
+use super::local::Local;
+use super::remote_task::{self, RemoteTask};
+use crate::sys::atomic::Arc;
+use crate::task::{Remote, spawn};
+
+/// Hands work to a core, from any thread.
+///
+/// It keeps nothing alive: when the core has ended, it refuses. What one thread sends to one core
+/// is run in the order in which it was sent. Sending never blocks.
+///
+/// ```
+/// use quoit::runtime::{self, Handle};
+///
+/// runtime::run(async {
+///     let handle = Handle::current();
+///     let other = std::thread::spawn(move || {
+///         let task = handle.spawn_on(async || 6 * 7).unwrap();
+///         task.wait().unwrap()
+///     });
+///     while !other.is_finished() {
+///         quoit::task::yield_now().await;
+///     }
+///     assert_eq!(other.join().unwrap(), 42);
+/// })
+/// .unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Handle {
+    index: usize,
+    remote: Arc<Remote>,
+}
+
+impl Handle {
+    pub(super) fn of(local: &Local) -> Self {
+        Handle { index: local.seat.index, remote: Arc::clone(&local.remote) }
+    }
+
+    /// That of the core on which it is called.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    #[must_use]
+    #[track_caller]
+    pub fn current() -> Self {
+        Handle::try_current().unwrap_or_else(|| {
+            panic!(
+                "Handle::current was called outside of a runtime; start one with \
+                 `quoit::runtime::run`, and send its handle to where it is needed"
+            )
+        })
+    }
+
+    /// That of the core on which it is called, or `None` outside of a runtime.
+    #[must_use]
+    pub fn try_current() -> Option<Self> {
+        Local::current().map(|local| Handle::of(&local))
+    }
+
+    /// The core's position among those that were started together, from 0.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// A number that no other core of this process has, had or will have.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.remote.core
+    }
+
+    /// Has the core call `f` soon, between two polls of its tasks.
+    ///
+    /// A panic in `f` is caught, logged and counted ([`Stats`](super::Stats)). If the core ends
+    /// before it has come to `f`, then `f` is dropped there without being called.
+    ///
+    /// # Errors
+    /// When the core has ended.
+    pub fn call_soon<F>(&self, f: F) -> Result<(), CoreEnded>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.remote.send(|| Local::call(f)).map_err(|_| CoreEnded(()))
+    }
+
+    /// Has the core call `f` and run the future that it returns as a task.
+    ///
+    /// The closure travels, the future stays: it need not be `Send`, only its output. Dropping the
+    /// [`RemoteTask`] lets the task run on.
+    ///
+    /// # Errors
+    /// When the core has ended.
+    pub fn spawn_on<F, Fut>(&self, f: F) -> Result<RemoteTask<Fut::Output>, CoreEnded>
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
+        let (promise, task) = remote_task::pair();
+        let message = move || {
+            // The closure runs within the task, and so does its panic.
+            let task = spawn(async move { f().await });
+            let delivery = spawn(async move { promise.keep(task.await) });
+            drop(delivery);
+        };
+        self.remote.send(message).map_err(|_| CoreEnded(()))?;
+        Ok(task)
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("index", &self.index).field("id", &self.id()).finish()
+    }
+}
+
+/// The core has ended, and takes no more work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CoreEnded(());
+
+impl fmt::Display for CoreEnded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the core has ended, and takes no more work")
+    }
+}
+
+impl StdError for CoreEnded {}
+
+impl From<CoreEnded> for io::Error {
+    fn from(ended: CoreEnded) -> Self {
+        io::Error::new(io::ErrorKind::NotConnected, ended)
+    }
+}

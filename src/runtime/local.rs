@@ -1,0 +1,79 @@
+//! What this floor leaves on each core: its seat, its stop, its numbers, and the way in.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use super::log::Log;
+use super::shard::Seat;
+use super::stats::Stats;
+use super::stop::Stop;
+use crate::buf::pool::Pool;
+use crate::op::Ring;
+use crate::sys::atomic::Arc;
+use crate::sys::current::{self, Checked, Core};
+use crate::task::{Remote, Scheduler};
+use crate::time::Timers;
+
+/// This floor's part of a core.
+pub(super) struct Local {
+    /// The core's number, never reused.
+    pub(super) id: u64,
+    pub(super) seat: Seat,
+    pub(super) stop: Stop,
+    pub(super) remote: Arc<Remote>,
+    pub(super) ring: Rc<Ring>,
+    pub(super) scheduler: Rc<Scheduler>,
+    pub(super) timers: Rc<Timers>,
+    pub(super) pool: Option<Rc<Pool>>,
+    pub(super) log: Log,
+    pub(super) fruitless: Cell<u64>,
+    pub(super) panics: Cell<u64>,
+}
+
+impl Local {
+    /// Leaves the part on `core`.
+    pub(super) fn install(self: &Rc<Self>, core: &Core) {
+        core.install(Rc::new(Checked::new(Rc::clone(self))));
+    }
+
+    /// That of the current core.
+    pub(super) fn current() -> Option<Rc<Local>> {
+        current::with(|part: &Checked| Rc::clone(part.get()))
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let tally = self.ring.tally();
+        Stats {
+            live_ops: tally.live,
+            orphans: tally.orphans,
+            leases: self.pool.as_ref().map_or(0, |pool| pool.leases()),
+            tasks: self.scheduler.len(),
+            timers: self.timers.len(),
+            sqes: tally.driver.sqes,
+            cqes: tally.driver.cqes,
+            enters: tally.driver.enters,
+            overflows: tally.driver.overflows,
+            refused_enters: tally.driver.refused,
+            interrupted: tally.driver.interrupted,
+            remote_wakes: tally.driver.kicks,
+            stray: tally.stray,
+            starved: self.pool.as_ref().map_or(0, |pool| pool.starved()),
+            polls: self.scheduler.polls(),
+            fruitless_laps: self.fruitless.get(),
+            caught_panics: tally.panics + self.timers.panics() + self.panics.get(),
+        }
+    }
+
+    /// Runs a callback that another thread sent; its panic must not end the loop.
+    pub(super) fn call(f: impl FnOnce()) {
+        let Err(panic) = catch_unwind(AssertUnwindSafe(f)) else { return };
+        if let Some(local) = Local::current() {
+            local.panics.set(local.panics.get() + 1);
+            let text = crate::task::describe(&*panic);
+            local.log.line(&format!("core {}: a callback panicked: {text}", local.seat.index));
+        }
+        // The payload may panic when it is dropped; it was only a message.
+        std::mem::forget(panic);
+    }
+}

@@ -1,0 +1,123 @@
+//! A task on another core: its output, and the place where that is awaited.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::sys::atomic::Arc;
+use crate::sys::current;
+use crate::task::JoinError;
+
+/// Waits for the output of a task that [`Handle::spawn_on`](super::Handle::spawn_on) started.
+///
+/// It may be awaited on any core and in any runtime, and sent between threads. Dropping it lets
+/// the task run on. The output is a [`JoinError`] if the task panicked, or if its core ended first.
+#[must_use = "futures do nothing unless they are awaited; the task runs nevertheless"]
+pub struct RemoteTask<T>(Arc<Shared<T>>);
+
+/// The other end: whoever has it owes an outcome.
+pub(super) struct Promise<T>(Arc<Shared<T>>);
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+enum State<T> {
+    Pending(Option<Waker>),
+    Ready(Result<T, JoinError>),
+    Taken,
+}
+
+pub(super) fn pair<T>() -> (Promise<T>, RemoteTask<T>) {
+    let state = Mutex::new(State::Pending(None));
+    let shared = Arc::new(Shared { state, changed: Condvar::new() });
+    (Promise(Arc::clone(&shared)), RemoteTask(shared))
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Promise<T> {
+    pub(super) fn keep(self, outcome: Result<T, JoinError>) {
+        self.settle(outcome);
+    }
+
+    /// The first outcome counts.
+    fn settle(&self, outcome: Result<T, JoinError>) {
+        let mut state = self.0.lock();
+        if let State::Pending(waker) = &mut *state {
+            let waker = waker.take();
+            *state = State::Ready(outcome);
+            drop(state);
+            self.0.changed.notify_all();
+            // Wake after the lock is released: a waker may do anything.
+            waker.map(Waker::wake);
+        }
+    }
+}
+
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        self.settle(Err(JoinError::cancelled()));
+    }
+}
+
+impl<T> RemoteTask<T> {
+    /// Blocks this thread until the task has ended.
+    ///
+    /// # Errors
+    /// As when it is awaited.
+    ///
+    /// # Panics
+    /// Inside a runtime, whose core it would block: await it there.
+    #[track_caller]
+    pub fn wait(self) -> Result<T, JoinError> {
+        assert!(
+            current::id().is_none(),
+            "RemoteTask::wait was called inside a runtime and would block its core; await it there"
+        );
+        let mut state = self.0.lock();
+        while let State::Pending(_) = &*state {
+            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        take(&mut state)
+    }
+}
+
+fn take<T>(state: &mut State<T>) -> Result<T, JoinError> {
+    match std::mem::replace(state, State::Taken) {
+        State::Ready(outcome) => outcome,
+        State::Pending(_) => unreachable!("the state was looked at under the lock"),
+        State::Taken => panic!("a RemoteTask was polled after it had completed"),
+    }
+}
+
+impl<T> Future for RemoteTask<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // Clone before, and drop after, the lock is held: a waker may do anything.
+        let mut waker = Some(context.waker().clone());
+        let mut state = self.0.lock();
+        if let State::Pending(place) = &mut *state {
+            std::mem::swap(place, &mut waker);
+            drop(state);
+            return Poll::Pending;
+        }
+        let outcome = take(&mut state);
+        drop(state);
+        Poll::Ready(outcome)
+    }
+}
+
+impl<T> fmt::Debug for RemoteTask<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteTask").finish_non_exhaustive()
+    }
+}

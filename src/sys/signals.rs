@@ -1,0 +1,158 @@
+//! Signals as the thread that supervises the cores takes them: blocked, and read from a descriptor.
+//!
+//! A blocked signal interrupts nobody. Threads inherit what is blocked when they are made, so the
+//! signals have to be blocked before the threads are there, and are undone on the same thread.
+
+use std::io;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::time::Duration;
+
+/// Signals that are blocked on this thread, and on those that it makes, until this is dropped.
+pub(crate) struct Blocked {
+    previous: libc::sigset_t,
+    fd: OwnedFd,
+    /// The mask is the thread's, so it has to be restored there: `!Send`.
+    thread: PhantomData<*const ()>,
+}
+
+impl Blocked {
+    /// # Errors
+    /// Those of `signalfd(2)`: there may be no descriptor left.
+    pub(crate) fn new(signals: &[i32]) -> io::Result<Self> {
+        let set = set_of(signals)?;
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: `set` is a signal set; -1 asks for a new descriptor.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, flags) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call above has just opened the number, and nobody else has it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let previous = set_mask(libc::SIG_BLOCK, &set)?;
+        Ok(Blocked { previous, fd, thread: PhantomData })
+    }
+
+    /// Takes a signal that has come, if there is one.
+    pub(crate) fn take(&self) -> Option<i32> {
+        let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+        let size = size_of_val(&info);
+        // SAFETY: `info` is writable for `size` bytes, and the descriptor is open.
+        let read = unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+        // SAFETY: the kernel filled the whole of it.
+        (read == size as isize).then(|| unsafe { info.assume_init() }.ssi_signo as i32)
+    }
+}
+
+impl AsRawFd for Blocked {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        let restored = set_mask(libc::SIG_SETMASK, &self.previous);
+        assert!(restored.is_ok(), "a mask that was in force before is valid");
+    }
+}
+
+fn set_of(signals: &[i32]) -> io::Result<libc::sigset_t> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `set` is a place for a signal set, which the call initializes.
+    let result = unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    assert_eq!(result, 0, "emptying a signal set cannot fail");
+    // SAFETY: it has just been initialized.
+    let mut set = unsafe { set.assume_init() };
+    for &signal in signals {
+        // SAFETY: `set` is a signal set; a number that is no signal is refused.
+        if unsafe { libc::sigaddset(&raw mut set, signal) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(set)
+}
+
+fn set_mask(how: i32, set: &libc::sigset_t) -> io::Result<libc::sigset_t> {
+    let mut previous = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `set` is a signal set, `previous` a place for one.
+    let errno = unsafe { libc::pthread_sigmask(how, ptr::from_ref(set), previous.as_mut_ptr()) };
+    if errno != 0 {
+        return Err(io::Error::from_raw_os_error(errno));
+    }
+    // SAFETY: the call succeeded, so it has filled it.
+    Ok(unsafe { previous.assume_init() })
+}
+
+/// Sleeps until one of the descriptors can be read or has hung up, a signal handler has run, or
+/// `timeout` is over. It may end sooner: look again.
+///
+/// # Errors
+/// Those of `poll(2)`, except that an interrupted sleep is simply over.
+pub(crate) fn wait(descriptors: &[RawFd], timeout: Option<Duration>) -> io::Result<()> {
+    // Rounded up, or the last millisecond would be spent in a busy loop.
+    let timeout_ms = timeout.map_or(-1, |timeout| {
+        i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+    });
+    let poll = |&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let mut polls: Vec<libc::pollfd> = descriptors.iter().map(poll).collect();
+    // SAFETY: `polls` is an array of that many entries.
+    let result = unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, timeout_ms) };
+    if result >= 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_blocked(signal: i32) -> bool {
+        let now = set_mask(libc::SIG_BLOCK, &set_of(&[]).unwrap()).unwrap();
+        // SAFETY: `now` is a signal set.
+        unsafe { libc::sigismember(&raw const now, signal) == 1 }
+    }
+
+    /// Sends a signal to this thread alone: other tests run on others.
+    fn raise(signal: i32) {
+        // SAFETY: the thread that calls is alive.
+        let errno = unsafe { libc::pthread_kill(libc::pthread_self(), signal) };
+        assert_eq!(errno, 0);
+    }
+
+    #[test]
+    fn a_blocked_signal_is_read_and_the_mask_restored() {
+        assert!(!is_blocked(libc::SIGUSR2));
+        let blocked = Blocked::new(&[libc::SIGUSR2]).unwrap();
+        assert!(is_blocked(libc::SIGUSR2));
+        assert_eq!(blocked.take(), None);
+        raise(libc::SIGUSR2);
+        wait(&[blocked.as_raw_fd()], None).unwrap();
+        assert_eq!(blocked.take(), Some(libc::SIGUSR2));
+        assert_eq!(blocked.take(), None);
+        drop(blocked);
+        assert!(!is_blocked(libc::SIGUSR2));
+    }
+
+    #[test]
+    fn a_mask_is_restored_to_what_it_was_not_to_nothing() {
+        let outer = Blocked::new(&[libc::SIGUSR1]).unwrap();
+        drop(Blocked::new(&[libc::SIGUSR1, libc::SIGUSR2]).unwrap());
+        assert!(is_blocked(libc::SIGUSR1) && !is_blocked(libc::SIGUSR2));
+        drop(outer);
+    }
+
+    #[test]
+    fn what_is_no_signal_is_refused() {
+        assert_eq!(Blocked::new(&[12345]).err().unwrap().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn a_wait_ends_with_its_time() {
+        wait(&[-1], Some(Duration::from_micros(10))).unwrap();
+    }
+}
