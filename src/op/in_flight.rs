@@ -133,6 +133,7 @@ impl Slot {
 }
 
 /// A payload's place, by type: in the slot, or behind a box in it.
+#[inline(always)]
 pub(super) fn locate<T>(place: *mut ()) -> *mut T {
     if fits::<T>() {
         place.cast()
@@ -148,6 +149,7 @@ const fn fits<T>() -> bool {
 
 /// # Safety
 /// `place` is a free payload place.
+#[inline(always)]
 unsafe fn store<T>(place: *mut (), payload: T) {
     if fits::<T>() {
         // SAFETY: the place is free, and large and aligned enough.
@@ -257,7 +259,7 @@ impl InFlight {
     ///
     /// # Errors
     /// Gives `op` back when every slot is in use.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert<T: Op>(&self, op: T) -> Result<(OpId, &Slot), T> {
         let index = match self.free.get() {
             NONE if self.touched.get() == self.capacity => return Err(op),

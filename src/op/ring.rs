@@ -164,8 +164,12 @@ impl Ring {
     }
 
     /// Wakes `waker` when this core closes a descriptor.
-    pub(crate) fn wake_on_close(&self, waker: Waker) {
-        self.kernel.short_of_fds.borrow_mut().push(waker);
+    pub(crate) fn wake_on_close(&self, waker: &Waker) {
+        let mut waiting = self.kernel.short_of_fds.borrow_mut();
+        // Whoever asks again and again is woken once.
+        if !waiting.iter().any(|other| other.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
     }
 
     pub(crate) fn tally(&self) -> Tally {
@@ -193,12 +197,14 @@ impl Ring {
             return Ok(id);
         }
         let unfinished = Unfinished(self, id);
-        self.push_slot(id);
+        // SAFETY: the payload is in its place and nothing else refers to it (I1, I5).
+        let sqe = unsafe { (*locate::<T>(slot.place())).prepare() };
         std::mem::forget(unfinished);
+        self.push(sqe.user_data(id.user_data()));
         Ok(id)
     }
 
-    #[inline]
+    /// Pushes an operation once more.
     fn push_slot(&self, id: OpId) {
         let slot = self.table.get(id).expect("the slot is in use");
         // SAFETY: the payload is in its place and nothing else refers to it (I1, I5).

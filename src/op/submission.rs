@@ -41,7 +41,31 @@ impl<T: Op> Submission<T> {
         }
     }
 
+    /// Moves the operation into its slot, unless it has to wait for admission.
+    #[inline]
     fn submit(&mut self, context: &mut Context<'_>) -> Poll<T::Output> {
+        if T::WAITS_FOR_ADMISSION && !self.is_admitted(context) {
+            return Poll::Pending;
+        }
+        let waker = context.waker().clone();
+        let (op, ring) = match std::mem::replace(&mut self.state, State::Done) {
+            State::Idle(op) => {
+                (op, current::share::<Ring>().unwrap_or_else(|| outside("an operation")))
+            }
+            State::Waiting(op, ring, _) => (op, ring),
+            State::InFlight(..) | State::Done => unreachable!("it is submitted once"),
+        };
+        match ring.submit(op, waker) {
+            Ok(id) => {
+                self.state = State::InFlight(ring, id);
+                Poll::Pending
+            }
+            Err(op) => Poll::Ready(op.complete(Cqe::refusal(0, libc::ENOMEM))),
+        }
+    }
+
+    /// Takes a place in the line for admission if there is no room.
+    fn is_admitted(&mut self, context: &Context<'_>) -> bool {
         let (op, ring, mut ticket) = match std::mem::replace(&mut self.state, State::Done) {
             State::Idle(op) => {
                 (op, current::share::<Ring>().unwrap_or_else(|| outside("an operation")), None)
@@ -49,18 +73,12 @@ impl<T: Op> Submission<T> {
             State::Waiting(op, ring, ticket) => (op, ring, Some(ticket)),
             State::InFlight(..) | State::Done => unreachable!("it is submitted once"),
         };
-        if T::WAITS_FOR_ADMISSION && !ring.admits(&mut ticket, context) {
-            let ticket = ticket.expect("whoever is not admitted gets a ticket");
-            self.state = State::Waiting(op, ring, ticket);
-            return Poll::Pending;
-        }
-        match ring.submit(op, context.waker().clone()) {
-            Ok(id) => {
-                self.state = State::InFlight(ring, id);
-                Poll::Pending
-            }
-            Err(op) => Poll::Ready(op.complete(Cqe::refusal(0, libc::ENOMEM))),
-        }
+        let admitted = ring.admits(&mut ticket, context);
+        self.state = match ticket {
+            Some(ticket) if !admitted => State::Waiting(op, ring, ticket),
+            _ => State::Idle(op),
+        };
+        admitted
     }
 }
 

@@ -45,13 +45,13 @@ impl Core {
     /// Its position among the cores that were started together, from 0.
     #[must_use]
     pub fn index(&self) -> usize {
-        self.0.seat.index
+        self.0.index
     }
 
     /// How many cores were started together.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.0.seat.count
+        self.0.count
     }
 
     /// A number that no other core of this process has, had or will have.

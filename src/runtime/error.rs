@@ -1,5 +1,6 @@
 //! Why a runtime did not start, or how it ended.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -20,7 +21,7 @@ pub enum ErrorKind {
     Start,
     /// The main of a core returned an error.
     Main,
-    /// The main of a core panicked.
+    /// The main of a core panicked, or a destructor at the end of a core.
     Panic,
 }
 
@@ -64,8 +65,17 @@ impl Error {
         Error::new(ErrorKind::Main, Some(core), text, Some(source))
     }
 
-    pub(super) fn panic(core: usize, panic: Box<dyn std::any::Any + Send>) -> Self {
-        let text = format!("the main of core {core} panicked: {}", crate::task::describe(&*panic));
+    pub(super) fn panic(core: usize, panic: Box<dyn Any + Send>) -> Self {
+        Error::panic_of(&format!("the main of core {core}"), core, panic)
+    }
+
+    /// A panic of the runtime's own code on a core, or of a destructor that it ran.
+    pub(super) fn panic_outside(core: usize, panic: Box<dyn Any + Send>) -> Self {
+        Error::panic_of(&format!("core {core}, outside of its main,"), core, panic)
+    }
+
+    fn panic_of(who: &str, core: usize, panic: Box<dyn Any + Send>) -> Self {
+        let text = format!("{who} panicked: {}", crate::task::describe(&*panic));
         let source = JoinError::panicked(panic);
         Error::new(ErrorKind::Panic, Some(core), text, Some(source.into()))
     }
@@ -97,9 +107,7 @@ impl Error {
     ///
     /// # Errors
     /// Gives the error back if no main panicked.
-    pub fn try_into_panic(
-        mut self,
-    ) -> std::result::Result<Box<dyn std::any::Any + Send>, Error> {
+    pub fn try_into_panic(mut self) -> std::result::Result<Box<dyn Any + Send>, Error> {
         match self.0.source.take().map(<dyn StdError + Send + Sync>::downcast::<JoinError>) {
             Some(Ok(error)) if self.0.kind == ErrorKind::Panic => {
                 error.try_into_panic().map_err(|error| self.with_source(error.into()))
@@ -145,7 +153,8 @@ impl From<io::Error> for Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let source = error.0.source.as_deref();
-        let kind = source.and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
+        let kind =
+            source.and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
         io::Error::new(kind.unwrap_or(io::ErrorKind::Other), error)
     }
 }

@@ -39,7 +39,7 @@ pub struct Handle {
 
 impl Handle {
     pub(super) fn of(local: &Local) -> Self {
-        Handle { index: local.seat.index, remote: Arc::clone(&local.remote) }
+        Handle { index: local.index, remote: Arc::clone(&local.remote) }
     }
 
     /// That of the core on which it is called.
@@ -82,11 +82,22 @@ impl Handle {
     ///
     /// # Errors
     /// When the core has ended.
+    ///
+    /// ```
+    /// use quoit::runtime::Runtime;
+    ///
+    /// let runtime = Runtime::new()?;
+    /// let handle = runtime.handle();
+    /// std::thread::spawn(move || handle.call_soon(|| println!("on the core")).unwrap());
+    /// runtime.block_on(async { /* ... */ });
+    /// # quoit::runtime::Result::Ok(())
+    /// ```
     pub fn call_soon<F>(&self, f: F) -> Result<(), CoreEnded>
     where
         F: FnOnce() + Send + 'static,
     {
-        self.remote.send(|| Local::call(f)).map_err(|_| CoreEnded(()))
+        let callback = Callback(Some(f));
+        self.remote.send(|| callback.call()).map_err(|_| CoreEnded(()))
     }
 
     /// Has the core call `f` and run the future that it returns as a task.
@@ -111,6 +122,25 @@ impl Handle {
         };
         self.remote.send(message).map_err(|_| CoreEnded(()))?;
         Ok(task)
+    }
+}
+
+/// A callback whose panic ends no loop, be it called, or dropped at the end of a core.
+struct Callback<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Callback<F> {
+    fn call(mut self) {
+        if let Some(f) = self.0.take() {
+            Local::call(f);
+        }
+    }
+}
+
+impl<F: FnOnce()> Drop for Callback<F> {
+    fn drop(&mut self) {
+        if let Some(f) = self.0.take() {
+            Local::call(|| drop(f));
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::log::Log;
-use super::shard::Seat;
 use super::stats::Stats;
 use super::stop::Stop;
 use crate::buf::pool::Pool;
@@ -19,7 +18,9 @@ use crate::time::Timers;
 pub(super) struct Local {
     /// The core's number, never reused.
     pub(super) id: u64,
-    pub(super) seat: Seat,
+    /// Its place among those that were started together, and how many these are.
+    pub(super) index: usize,
+    pub(super) count: usize,
     pub(super) stop: Stop,
     pub(super) remote: Arc<Remote>,
     pub(super) ring: Rc<Ring>,
@@ -71,7 +72,7 @@ impl Local {
         if let Some(local) = Local::current() {
             local.panics.set(local.panics.get() + 1);
             let text = crate::task::describe(&*panic);
-            local.log.line(&format!("core {}: a callback panicked: {text}", local.seat.index));
+            local.log.line(&format!("core {}: a callback panicked: {text}", local.index));
         }
         // The payload may panic when it is dropped; it was only a message.
         std::mem::forget(panic);

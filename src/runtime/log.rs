@@ -1,12 +1,15 @@
 //! Where the runtime's own words go: a hook, because a library never prints.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::sys::atomic::Arc;
 
+type Hook = dyn Fn(&str) + Send + Sync;
+
 /// A shared hook for lines of text; without one they go nowhere.
 #[derive(Clone, Default)]
-pub(crate) struct Log(Option<Arc<dyn Fn(&str) + Send + Sync>>);
+pub(crate) struct Log(Option<Arc<Hook>>);
 
 impl Log {
     pub(crate) fn to(hook: impl Fn(&str) + Send + Sync + 'static) -> Self {
@@ -14,8 +17,10 @@ impl Log {
     }
 
     pub(crate) fn line(&self, text: &str) {
-        if let Some(hook) = &self.0 {
-            hook(text);
+        let Some(hook) = &self.0 else { return };
+        // A hook that panics must not keep a core from draining, or the others from being stopped.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(text))) {
+            std::mem::forget(panic);
         }
     }
 }

@@ -1,23 +1,274 @@
 //! Starting loops and talking to them.
+//!
+//! A **core** is one loop on one thread: an io_uring, its tasks and its timers. It shares nothing
+//! with other cores. [`start_per_core`] starts one on every CPU, pinned, and is how servers start;
+//! [`run`] starts one on this thread, for programs that need no more.
+//!
+//! ```no_run
+//! use quoit::runtime;
+//!
+//! async fn serve() -> std::io::Result<()> {
+//!     println!("core {} runs", runtime::core().index());
+//!     Ok(())
+//! }
+//!
+//! fn main() -> runtime::Result<()> {
+//!     runtime::start_per_core(serve)
+//! }
+//! ```
+//!
+//! # The end of a core
+//!
+//! When its main has ended, its tasks are dropped, and with them what they were doing: operations in
+//! flight are cancelled. The core then *drains*: it waits until the kernel has answered each of
+//! them, because until then the kernel may write into their memory. That takes a moment; a limit can
+//! be set with [`Builder::drain_deadline`].
 
+mod builder;
+mod core;
+mod diagnose;
+mod entry;
+mod error;
+mod handle;
+mod local;
 mod log;
+mod remote_task;
 mod shard;
+mod start;
 mod stats;
+mod stop;
 
-pub use stats::Stats;
-use crate::op::Limits;
-use crate::driver::uring::{Uring, Sizes};
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
 
-#[doc(hidden)]
-pub struct Runtime { shard: shard::Shard }
-impl Runtime {
-    pub fn new() -> std::io::Result<Self> {
-        let driver = Uring::new(Sizes { submissions: 512, completions: 8192 }, None).map_err(|r| r.error)?;
-        let n = shard::next_number();
-        Ok(Runtime { shard: shard::Shard::new(Box::new(driver), shard::Seat { index: 0, count: 1, group: n }, shard::Settings { limits: Limits { live: 65536, deadline_in_wait: false }, drain: None, log: log::Log::default() })? })
-    }
-    pub fn block_on<F: Future>(&self, future: F) -> F::Output { self.shard.block_on(future) }
-    pub fn stats(&self) -> Stats { self.shard.stats() }
+pub use self::builder::{Builder, Signal};
+pub use self::core::{Core, Shutdown};
+pub use self::entry::{Main, Outcome};
+pub use self::error::{Error, ErrorKind, Result};
+pub use self::handle::{CoreEnded, Handle};
+use self::local::Local;
+pub use self::remote_task::RemoteTask;
+use self::shard::Shard;
+pub use self::stats::Stats;
+use crate::op::Drained;
+use crate::sys::current;
+
+/// Runs `future` on one core, on this thread, which is not pinned, and then drains the core.
+///
+/// # Errors
+/// When the core cannot be started. The text says what failed, why, and what mends it.
+///
+/// # Panics
+/// Inside a runtime; and if `future` panics, with its panic.
+///
+/// ```
+/// let sum = quoit::runtime::run(async {
+///     let task = quoit::spawn(async { 20 });
+///     task.await.unwrap() + 22
+/// })?;
+/// assert_eq!(sum, 42);
+/// # quoit::runtime::Result::Ok(())
+/// ```
+#[track_caller]
+pub fn run<F: Future>(future: F) -> Result<F::Output> {
+    Builder::new().run(future)
 }
-/// run
-pub fn run<F: Future>(future: F) -> std::io::Result<F::Output> { Ok(Runtime::new()?.block_on(future)) }
+
+/// Runs `main` once on every core, each on a thread of its own, and returns when all have ended.
+///
+/// There is one core per CPU on which the process may run, but no more than the CPU quota of its
+/// cgroup, and those of different physical cores come first. Each thread is pinned to its CPU; if
+/// that fails, it runs unpinned, which the [log](Builder::log) says. `main` is an `async fn()` or an
+/// `async fn(Core)`, or an async closure of either form. Each core calls it for itself, so neither
+/// its future nor what it makes need be `Send`. It returns `()` or a `Result`, see [`Outcome`].
+///
+/// - The cores start all or not at all: if one cannot open its ring, none runs `main`.
+/// - `Ok` ends its own core and no other. With it end the tasks that the core still has.
+/// - The first error or panic of a `main` stops all cores, and is returned with its core's index.
+///   A panic in a task is that task's own, and no other's.
+/// - `SIGINT` and `SIGTERM` stop all cores; the result is then `Ok(())`.
+///
+/// A stop drops mains without a [`Core`] at once. Those that take one see [`Core::shutdown`] end,
+/// and have the grace period ([`Builder::grace`], 10 s) to end by themselves; then they are dropped.
+/// A second signal skips it. A main that does not return from a poll cannot be stopped.
+///
+/// The signals are blocked on this thread, and so on all that it makes, and are restored when this
+/// returns. Call it before other threads are made: a thread that does not block them
+/// receives them in its place, and the process ends. [`Builder::shutdown_on`] chooses the signals.
+///
+/// # Errors
+/// When a core cannot be started (the text says what failed, why, and what mends it), or the first
+/// error or panic of a `main`.
+///
+/// # Panics
+/// Inside a runtime.
+///
+/// ```
+/// use quoit::runtime::{self, Core};
+///
+/// runtime::start_per_core(async |core: Core| {
+///     assert!(core.index() < core.count());
+/// })?;
+///
+/// let error = runtime::start_per_core(async || Err::<(), _>("not today")).unwrap_err();
+/// assert!(error.to_string().ends_with("failed: not today"));
+/// # runtime::Result::Ok(())
+/// ```
+#[track_caller]
+pub fn start_per_core<Form, M: Main<Form>>(main: M) -> Result<()> {
+    Builder::new().start_per_core(main)
+}
+
+/// The current core.
+///
+/// # Panics
+/// Outside of a runtime.
+///
+/// ```
+/// # quoit::runtime::run(async {
+/// assert_eq!(quoit::runtime::core().index(), 0);
+/// # }).unwrap();
+/// ```
+#[must_use]
+#[track_caller]
+pub fn core() -> Core {
+    here("core")
+}
+
+/// What the current core has and has done.
+///
+/// # Panics
+/// Outside of a runtime.
+///
+/// ```
+/// # quoit::runtime::run(async {
+/// assert_eq!(quoit::runtime::stats().stray, 0);
+/// # }).unwrap();
+/// ```
+#[must_use]
+#[track_caller]
+pub fn stats() -> Stats {
+    here("stats").stats()
+}
+
+/// Which kernel the current core talks to: `io_uring`.
+///
+/// # Panics
+/// Outside of a runtime.
+///
+/// ```
+/// # quoit::runtime::run(async {
+/// println!("running on {}", quoit::runtime::driver());
+/// # }).unwrap();
+/// ```
+#[must_use]
+#[track_caller]
+pub fn driver() -> &'static str {
+    here("driver").driver()
+}
+
+#[track_caller]
+fn here(what: &str) -> Core {
+    match Local::current() {
+        Some(local) => Core::new(local),
+        None => panic!(
+            "runtime::{what} was called outside of a runtime; start one with `quoit::runtime::run` \
+             or `quoit::runtime::start_per_core`"
+        ),
+    }
+}
+
+#[track_caller]
+fn assert_outside(what: &str) {
+    assert!(
+        current::id().is_none(),
+        "runtime::{what} was called inside a runtime, and would block it; await the future there, \
+         or spawn it"
+    );
+}
+
+/// One core on this thread, for as long as it is kept: for programs that enter and leave it.
+///
+/// It does not leave the thread (it is not `Send`). Between two calls of
+/// [`block_on`](Runtime::block_on) its tasks rest. Dropping it shuts it down.
+///
+/// ```
+/// use quoit::runtime::Runtime;
+/// use std::time::Duration;
+///
+/// let mut runtime = Runtime::new()?;
+/// let task = runtime.block_on(async { quoit::spawn(async { "kept" }) });
+/// assert_eq!(runtime.block_on(task).unwrap(), "kept");
+/// assert_eq!(runtime.shutdown(Duration::from_secs(5)), 0);
+/// # quoit::runtime::Result::Ok(())
+/// ```
+pub struct Runtime {
+    shard: Shard,
+}
+
+impl Runtime {
+    /// A runtime with the defaults; [`Builder::build`] has the choices.
+    ///
+    /// # Errors
+    /// When the core cannot be started. The text says what failed, why, and what mends it.
+    pub fn new() -> Result<Self> {
+        Builder::new().build()
+    }
+
+    fn of(shard: Shard) -> Self {
+        Runtime { shard }
+    }
+
+    /// Runs the loop until `future` is done, and returns its output.
+    ///
+    /// Tasks that were spawned and have not ended by then rest until the next call.
+    ///
+    /// # Panics
+    /// Inside a runtime, after [`shutdown`](Runtime::shutdown), and in a forked child; and if
+    /// `future` panics, with its panic. After the latter the runtime can be used again.
+    #[track_caller]
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.shard.block_on(future)
+    }
+
+    /// [`block_on`](Runtime::block_on), by the name that `asyncio` has for it.
+    ///
+    /// # Panics
+    /// As [`block_on`](Runtime::block_on).
+    #[track_caller]
+    pub fn run_until_complete<F: Future>(&self, future: F) -> F::Output {
+        self.block_on(future)
+    }
+
+    /// Ends the core: drops its tasks and timers, cancels what is in flight, and waits for the last
+    /// answers, for no longer than `deadline`. Returns how many operations had not been answered by
+    /// then (0 unless a device hangs): they are left behind, and their memory is leaked.
+    ///
+    /// A second call does nothing, and returns 0. Handles that outlive the core can be dropped;
+    /// wakers and [`Handle`]s do nothing.
+    pub fn shutdown(&mut self, deadline: Duration) -> u32 {
+        match self.shard.shut_down(Some(deadline)) {
+            Drained::Empty => 0,
+            Drained::Leaked(left) => left,
+        }
+    }
+
+    /// What the core has and has done.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shard.local().stats()
+    }
+
+    /// The way in for other threads.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle::of(self.shard.local())
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("core", &self.shard.local().id).finish_non_exhaustive()
+    }
+}

@@ -14,6 +14,19 @@ use crate::task::JoinError;
 ///
 /// It may be awaited on any core and in any runtime, and sent between threads. Dropping it lets
 /// the task run on. The output is a [`JoinError`] if the task panicked, or if its core ended first.
+///
+/// ```
+/// use quoit::runtime::Runtime;
+///
+/// let runtime = Runtime::new()?;
+/// let task = runtime.handle().spawn_on(async || quoit::runtime::core().index()).unwrap();
+/// assert_eq!(runtime.block_on(task).unwrap(), 0);
+///
+/// let never_run = runtime.handle().spawn_on(async || ()).unwrap();
+/// drop(runtime);
+/// assert!(never_run.wait().unwrap_err().is_cancelled());
+/// # quoit::runtime::Result::Ok(())
+/// ```
 #[must_use = "futures do nothing unless they are awaited; the task runs nevertheless"]
 pub struct RemoteTask<T>(Arc<Shared<T>>);
 
@@ -57,7 +70,9 @@ impl<T> Promise<T> {
             drop(state);
             self.0.changed.notify_all();
             // Wake after the lock is released: a waker may do anything.
-            waker.map(Waker::wake);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
         }
     }
 }

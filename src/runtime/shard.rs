@@ -95,7 +95,8 @@ impl Shard {
         }
         let local = Rc::new(Local {
             id: core.id,
-            seat,
+            index: core.index,
+            count: core.count,
             stop: Stop::new(),
             remote: Arc::clone(&remote),
             ring: Rc::clone(&ring),
@@ -128,11 +129,15 @@ impl Shard {
             "block_on was called on a runtime that has been shut down; make a new one"
         );
         let _entered = current::enter(&self.core);
-        let outcome = self.scheduler.drive(future, || self.run(), || {
-            if let Err(error) = self.trade() {
-                self.die(&error);
-            }
-        });
+        let outcome = self.scheduler.drive(
+            future,
+            || self.run(),
+            || {
+                if let Err(error) = self.trade() {
+                    self.die(&error);
+                }
+            },
+        );
         match outcome {
             Ok(output) => output,
             Err(error) => match error.try_into_panic() {

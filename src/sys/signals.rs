@@ -86,25 +86,28 @@ fn set_mask(how: i32, set: &libc::sigset_t) -> io::Result<libc::sigset_t> {
     Ok(unsafe { previous.assume_init() })
 }
 
-/// Sleeps until one of the descriptors can be read or has hung up, a signal handler has run, or
-/// `timeout` is over. It may end sooner: look again.
+/// Sleeps until one of the descriptors can be read or has hung up, or `timeout` is over; says which
+/// of them it was. It may end sooner, with none. A negative number stands for no descriptor.
 ///
 /// # Errors
 /// Those of `poll(2)`, except that an interrupted sleep is simply over.
-pub(crate) fn wait(descriptors: &[RawFd], timeout: Option<Duration>) -> io::Result<()> {
+pub(crate) fn wait<const N: usize>(
+    descriptors: [RawFd; N],
+    timeout: Option<Duration>,
+) -> io::Result<[bool; N]> {
     // Rounded up, or the last millisecond would be spent in a busy loop.
     let timeout_ms = timeout.map_or(-1, |timeout| {
         i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
     });
-    let poll = |&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let mut polls: Vec<libc::pollfd> = descriptors.iter().map(poll).collect();
-    // SAFETY: `polls` is an array of that many entries.
-    let result = unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, timeout_ms) };
-    if result >= 0 {
-        return Ok(());
+    let mut polls = descriptors.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+    // SAFETY: `polls` is an array of N entries.
+    let result = unsafe { libc::poll(polls.as_mut_ptr(), N as libc::nfds_t, timeout_ms) };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        let interrupted = error.kind() == io::ErrorKind::Interrupted;
+        return if interrupted { Ok([false; N]) } else { Err(error) };
     }
-    let error = io::Error::last_os_error();
-    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+    Ok(polls.map(|poll| poll.revents != 0))
 }
 
 #[cfg(test)]
@@ -131,7 +134,7 @@ mod tests {
         assert!(is_blocked(libc::SIGUSR2));
         assert_eq!(blocked.take(), None);
         raise(libc::SIGUSR2);
-        wait(&[blocked.as_raw_fd()], None).unwrap();
+        assert_eq!(wait([blocked.as_raw_fd()], None).unwrap(), [true]);
         assert_eq!(blocked.take(), Some(libc::SIGUSR2));
         assert_eq!(blocked.take(), None);
         drop(blocked);
@@ -153,6 +156,6 @@ mod tests {
 
     #[test]
     fn a_wait_ends_with_its_time() {
-        wait(&[-1], Some(Duration::from_micros(10))).unwrap();
+        assert_eq!(wait([-1], Some(Duration::from_micros(10))).unwrap(), [false]);
     }
 }

@@ -1,13 +1,23 @@
 //! Tasks: runnable futures of one core, and the only way in from other threads.
 
+mod before;
+mod callback;
+mod children;
+mod gather;
 mod inbox;
 mod join;
+mod join_macros;
 mod raw;
 pub(crate) mod registry;
 mod scheduler;
 mod yielding;
 
+pub use before::Before;
+pub use callback::call_soon;
+pub use gather::{Gather, TryGather, gather, gather_limit, try_gather, try_gather_limit};
 pub use join::{JoinError, JoinHandle};
+#[doc(hidden)]
+pub use join_macros::Part;
 pub use yielding::{YieldNow, yield_now};
 
 pub(crate) use inbox::Remote;

@@ -168,9 +168,13 @@ impl Scheduler {
         // SAFETY: a queued task is alive.
         let task = unsafe { header.as_ref() };
         if task.has(DONE) {
-            // It completed while it was queued, and was left to the queue.
-            // SAFETY: it is out of the table since, and now out of the queue.
-            return unsafe { raw::release(header) };
+            // It completed while it was queued. If it is in the table still, because its output may
+            // be asked for, `forget` releases it; if not, it was left to the queue.
+            if !task.has(AWAITED) {
+                // SAFETY: it is out of the table, and now out of the queue.
+                unsafe { raw::release(header) };
+            }
+            return;
         }
         self.polls.set(self.polls.get() + 1);
         let outer = current::core(|core| core.polled.replace(task.key.get()));
@@ -201,6 +205,8 @@ impl Scheduler {
         let task = unsafe { header.as_ref() };
         assert!(task.has(DONE), "only a task that has ended is forgotten");
         self.tasks.borrow_mut().remove(task.key.get() as usize);
+        // This is how the queue knows that it is out of the table.
+        task.unset(AWAITED);
         if !task.has(QUEUED) {
             // SAFETY: it is in neither the table nor the queue.
             unsafe { raw::release(header) };

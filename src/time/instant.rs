@@ -42,6 +42,9 @@ impl Instant {
     }
 }
 
+/// The end of the clock's range, 584 years on: what is to happen then never happens.
+pub(super) const NEVER: u64 = u64::MAX;
+
 /// A duration as the clock counts; the longest that it can hold stands for all longer ones.
 pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

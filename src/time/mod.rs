@@ -1,13 +1,21 @@
 //! Time: sleeping, deadlines, intervals, callbacks.
+//!
+//! No timer fires early. How late one fires depends on what else the core does: it looks at its timers
+//! once in a lap, which is every 0.1 ms when it is busy with many short tasks.
 
 mod timers;
-#[cfg_attr(not(test), expect(dead_code, reason = "a wheel has verbs that only its tests use"))]
 mod wheel;
 
+mod callback;
 mod instant;
+mod interval;
 mod sleep;
+mod timeout;
 
+pub use callback::{TimerHandle, call_at, call_later};
 pub use instant::Instant;
+pub use interval::{Interval, MissedTickBehavior, interval, interval_at};
 pub use sleep::{Sleep, sleep, sleep_until};
+pub use timeout::{Deadline, Elapsed, Timeout, timeout, timeout_at};
 
 pub(crate) use timers::Timers;

@@ -1,15 +1,16 @@
 //! Waiting for a point in time.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::Instant;
-use super::timers::{self, Due, Timers};
+use super::instant::NEVER;
+use super::timers;
 use super::wheel::Key;
 use crate::sys::current;
-use crate::task::registry;
 
 /// Waits for `duration`, counted from this call.
 ///
@@ -48,7 +49,18 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 /// The future of [`sleep`] and [`sleep_until`].
 ///
 /// It may be sent to another thread and dropped there, but is awaited on one core.
-#[derive(Debug)]
+///
+/// ```
+/// use quoit::time::{Instant, sleep};
+/// use std::time::Duration;
+///
+/// # quoit::runtime::run(async {
+/// let mut nap = sleep(Duration::MAX);
+/// nap.reset(Instant::now() + Duration::from_millis(5));
+/// (&mut nap).await;
+/// assert!(nap.is_elapsed());
+/// # }).unwrap();
+/// ```
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Sleep {
     deadline: u64,
@@ -63,50 +75,58 @@ impl Sleep {
         Instant::from_ns(self.deadline)
     }
 
-    /// Whether it has ended. It is only known once it was polled.
+    /// Whether its deadline has passed. It may still have to be polled.
     #[must_use]
     pub fn is_elapsed(&self) -> bool {
         Instant::now().ns() >= self.deadline
     }
 
-    /// Waits until `deadline` instead.
+    /// Waits until `deadline` instead, also when it has ended already.
+    ///
+    /// Whoever awaits it is not woken by this, and has to poll it again.
     pub fn reset(&mut self, deadline: Instant) {
         self.cancel();
         self.deadline = deadline.ns();
     }
 
+    #[inline]
     fn cancel(&mut self) {
-        let Some((core, key)) = self.timer.take() else { return };
-        if current::id() == Some(core) {
-            timers::with("a sleep", |timers| timers.cancel(key));
-        } else if let Some(remote) = registry::remote(core) {
-            // A core that has ended has dropped its timers.
-            let _ = remote.send(move || {
-                current::with(|timers: &Timers| timers.cancel(key));
-            });
+        if let Some((core, key)) = self.timer.take() {
+            timers::cancel(core, key);
         }
+    }
+
+    /// The first poll: most deadlines are still to come, so this sets the timer.
+    #[inline]
+    fn start(&mut self, waker: &Waker) -> Poll<()> {
+        let passed = timers::with("a sleep", |timers| timers.has_passed(self.deadline));
+        if passed {
+            return Poll::Ready(());
+        }
+        if self.deadline == NEVER {
+            return Poll::Pending;
+        }
+        // Cloning runs the waker's code, so before anything is borrowed.
+        let waker = waker.clone();
+        let key = timers::with("a sleep", |timers| timers.wake_at(self.deadline, waker));
+        let core = current::id().expect("the timers are of a core");
+        self.timer = Some((core, key));
+        Poll::Pending
     }
 }
 
 impl Future for Sleep {
     type Output = ();
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let Some((core, key)) = self.timer else {
-            if Instant::now().ns() >= self.deadline {
-                return Poll::Ready(());
-            }
-            let due = Due::Wake(context.waker().clone());
-            let key = timers::with("a sleep", |timers| timers.insert(self.deadline, due));
-            let core = current::id().expect("the timers are of a core");
-            self.timer = Some((core, key));
-            return Poll::Pending;
-        };
+        let Some((core, key)) = self.timer else { return self.start(context.waker()) };
         assert!(
             current::id() == Some(core),
             "a sleep of core {core} was polled on another; await it where it was first polled"
         );
-        if timers::with("a sleep", |timers| timers.is_pending(key, context.waker())) {
+        let deadline = self.deadline;
+        if timers::with("a sleep", |timers| timers.is_asleep(deadline, key, context.waker())) {
             return Poll::Pending;
         }
         self.timer = None;
@@ -115,7 +135,15 @@ impl Future for Sleep {
 }
 
 impl Drop for Sleep {
+    #[inline]
     fn drop(&mut self) {
         self.cancel();
+    }
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let left = self.deadline().duration_since(Instant::now());
+        f.debug_struct("Sleep").field("left", &left).finish_non_exhaustive()
     }
 }

@@ -4,21 +4,45 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
+use slab::Slab;
+
 use super::wheel::{Key, Wheel};
 use crate::op;
 use crate::sys::current::{self, Floor};
+use crate::task::registry;
 
-/// What a timer does when it is due.
-pub(crate) enum Due {
+/// Timers between two looks at the clock.
+const FIRED_A_LOOK: usize = 64;
+/// Nanoseconds after which the rest of what is due waits for the next lap.
+const LATE_NS: u64 = 100_000;
+/// A deadline that is nearer than this to the lap's clock is compared with a fresh one.
+const NEAR_NS: u64 = 1_000_000;
+
+/// What a timer does when it is due. It has the size of a waker: the callbacks lie beside the wheel.
+enum Due {
     /// Wakes whoever sleeps.
     Wake(Waker),
-    /// Calls back.
-    Call(Box<dyn FnOnce()>),
+    /// Calls back; `None` is in entries of the wheel that are not in use.
+    Call(Option<u32>),
 }
+
+const _: () = assert!(size_of::<Due>() == size_of::<Waker>());
+
+impl Default for Due {
+    fn default() -> Self {
+        Due::Call(None)
+    }
+}
+
+type Callback = Box<dyn FnOnce()>;
 
 /// The timers of one core.
 pub(crate) struct Timers {
     wheel: RefCell<Wheel<Due>>,
+    callbacks: RefCell<Slab<Callback>>,
+    /// All that was due until then has fired.
+    fired_until: Cell<u64>,
+    closed: Cell<bool>,
     panics: Cell<u64>,
 }
 
@@ -29,7 +53,13 @@ unsafe impl Floor for Timers {
 
 impl Timers {
     pub(crate) fn new(now: u64) -> Self {
-        Timers { wheel: RefCell::new(Wheel::new(now)), panics: Cell::new(0) }
+        Timers {
+            wheel: RefCell::new(Wheel::new(now)),
+            callbacks: RefCell::default(),
+            fired_until: Cell::new(now),
+            closed: Cell::new(false),
+            panics: Cell::new(0),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -46,61 +76,119 @@ impl Timers {
         self.wheel.borrow().next()
     }
 
+    /// Whether `deadline` has passed, as far as that can be told without reading the clock; a timer
+    /// for one that this overlooks fires at the end of the lap.
     #[inline]
-    pub(crate) fn insert(&self, deadline: u64, due: Due) -> Key {
-        self.wheel.borrow_mut().insert(deadline, due)
+    pub(super) fn has_passed(&self, deadline: u64) -> bool {
+        let ahead = deadline.saturating_sub(self.fired_until.get());
+        ahead == 0 || ahead < NEAR_NS && op::now() >= deadline
     }
 
-    /// Ends a timer without firing it. False when it has fired or was cancelled before.
+    /// Wakes `waker` at `deadline`.
     #[inline]
-    pub(crate) fn cancel(&self, key: Key) -> bool {
-        // The value is dropped after the borrow: it may be a user's closure.
-        let cancelled = self.wheel.borrow_mut().cancel(key);
-        cancelled.is_some()
+    pub(super) fn wake_at(&self, deadline: u64, waker: Waker) -> Key {
+        self.wheel.borrow_mut().insert(deadline, Due::Wake(waker))
     }
 
-    /// Whether the timer is still to fire; if so, `waker` will be woken.
-    pub(crate) fn is_pending(&self, key: Key, waker: &Waker) -> bool {
+    /// Calls `f` at `deadline`, or never if the core ends before.
+    pub(super) fn call_at(&self, deadline: u64, f: Callback) -> Key {
+        if self.closed.get() {
+            return Key::NOTHING;
+        }
+        let callback = self.callbacks.borrow_mut().insert(f);
+        let callback = u32::try_from(callback).expect("fewer than 2^32 callbacks");
+        self.wheel.borrow_mut().insert(deadline, Due::Call(Some(callback)))
+    }
+
+    /// Ends a timer without firing it, or does nothing when it has fired or was cancelled before.
+    #[inline]
+    fn cancel(&self, key: Key) {
+        // What is cancelled is dropped after the borrow: it may be the user's.
+        let due = self.wheel.borrow_mut().cancel(key);
+        if let Some(Due::Call(callback)) = due {
+            drop(self.take(callback));
+        }
+    }
+
+    fn take(&self, callback: Option<u32>) -> Callback {
+        let key = callback.expect("a timer that is in use has something to do");
+        self.callbacks.borrow_mut().remove(key as usize)
+    }
+
+    /// Whether a callback is still to be called.
+    pub(super) fn is_pending(&self, key: Key) -> bool {
+        self.wheel.borrow().contains(key)
+    }
+
+    /// Whether the timer of `deadline` is still to fire; if so, `waker` will be woken.
+    #[inline]
+    pub(super) fn is_asleep(&self, deadline: u64, key: Key, waker: &Waker) -> bool {
+        if deadline <= self.fired_until.get() {
+            return false;
+        }
         let mut wheel = self.wheel.borrow_mut();
         let displaced = match wheel.get_mut(key) {
             None => return false,
             Some(Due::Wake(old)) if old.will_wake(waker) => return true,
-            Some(due) => std::mem::replace(due, Due::Wake(waker.clone())),
+            Some(_) => {
+                // Cloning runs the waker's code, so not under the borrow.
+                drop(wheel);
+                let new = Due::Wake(waker.clone());
+                self.wheel.borrow_mut().get_mut(key).map(|due| std::mem::replace(due, new))
+            }
         };
-        drop(wheel);
-        drop(displaced);
-        true
+        displaced.is_some()
     }
 
     /// Does what is due at `now`, and says how much that was.
     #[inline]
     pub(crate) fn fire(&self, now: u64) -> usize {
-        if self.next().is_none_or(|next| next > now) { 0 } else { self.fire_due(now) }
+        if self.next().is_none_or(|next| next > now) {
+            self.fired_until.set(now);
+            return 0;
+        }
+        self.fire_due(now)
     }
 
+    /// A pass is bounded, in timers and in time: a callback that starts itself anew in the past, or a
+    /// million timers at once, must not keep the core from its kernel and its tasks.
     fn fire_due(&self, now: u64) -> usize {
-        let mut fired = 0;
-        loop {
+        let all = self.len();
+        for fired in 0..all {
+            if fired % FIRED_A_LOOK == FIRED_A_LOOK - 1 && op::now() > now + LATE_NS {
+                return fired;
+            }
             let due = self.wheel.borrow_mut().pop_due(now);
-            let Some((_, due)) = due else { return fired };
-            fired += 1;
+            let Some((_, due)) = due else {
+                self.fired_until.set(now);
+                return fired;
+            };
             // One callback's panic must not keep the others from being called.
             let result = catch_unwind(AssertUnwindSafe(|| match due {
                 Due::Wake(waker) => waker.wake(),
-                Due::Call(f) => f(),
+                Due::Call(callback) => self.take(callback)(),
             }));
             if let Err(panic) = result {
                 self.panics.set(self.panics.get() + 1);
                 std::mem::forget(panic);
             }
         }
+        if self.next().is_none_or(|next| next > now) {
+            self.fired_until.set(now);
+        }
+        all
     }
 
-    /// Drops all timers without firing them.
+    /// Drops all timers without firing them, and every callback from now on.
     pub(crate) fn shut_down(&self) {
+        self.closed.set(true);
         let all = self.wheel.borrow_mut().drain();
         for due in all {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(due))) {
+            let dropped = catch_unwind(AssertUnwindSafe(|| match due {
+                Due::Wake(waker) => drop(waker),
+                Due::Call(callback) => drop(self.take(callback)),
+            }));
+            if let Err(panic) = dropped {
                 std::mem::forget(panic);
             }
         }
@@ -112,6 +200,27 @@ impl Timers {
 /// # Panics
 /// Outside of a runtime.
 #[inline]
-pub(crate) fn with<R>(what: &str, f: impl FnOnce(&Timers) -> R) -> R {
+#[track_caller]
+pub(super) fn with<R>(what: &str, f: impl FnOnce(&Timers) -> R) -> R {
     current::with(f).unwrap_or_else(|| op::outside(what))
+}
+
+/// Ends a timer of `core` without firing it: at once when this is that core, soon when it is another.
+#[inline]
+pub(super) fn cancel(core: u64, key: Key) {
+    if current::id() == Some(core) {
+        current::with(|timers: &Timers| timers.cancel(key));
+    } else {
+        cancel_elsewhere(core, key);
+    }
+}
+
+#[cold]
+fn cancel_elsewhere(core: u64, key: Key) {
+    if let Some(remote) = registry::remote(core) {
+        // A core that has ended has dropped its timers.
+        let _ = remote.send(move || {
+            current::with(|timers: &Timers| timers.cancel(key));
+        });
+    }
 }

@@ -43,6 +43,8 @@ const LEVELS: usize = (u64::BITS - TICK_BITS).div_ceil(DIGIT_BITS) as usize;
 const NONE: u32 = u32::MAX;
 /// The place of an entry that was collected, and is in no slot.
 const COLLECTED: u16 = u16::MAX;
+/// The place of an entry that is not in use.
+const VACANT: u16 = u16::MAX - 1;
 /// The generation of an entry that has used up its names and is never used again.
 const RETIRED: u32 = u32::MAX;
 /// What the collections may keep when they are empty; a burst gives the rest back.
@@ -51,7 +53,7 @@ const KEPT_CAPACITY: usize = 4096;
 const KEPT_IN_SLOT: usize = 64;
 
 const _: () = {
-    assert!(LEVELS * SLOTS < COLLECTED as usize);
+    assert!(LEVELS * SLOTS < VACANT as usize);
     // With its number in a slot, which may have grown to twice what it needs.
     assert!(size_of::<Entry<[u64; 3]>>() + 2 * size_of::<u32>() <= 64);
 };
@@ -61,6 +63,11 @@ const _: () = {
 pub(crate) struct Key {
     index: u32,
     generation: u32,
+}
+
+impl Key {
+    /// Names no timer of any wheel.
+    pub(crate) const NOTHING: Key = Key { index: NONE, generation: RETIRED };
 }
 
 /// Timers in the order of their deadlines, each with a value to deliver.
@@ -91,7 +98,8 @@ pub(crate) struct Wheel<T> {
 /// Own storage and not a `slab::Slab`: the generation must outlive the value, and there it would die
 /// with the entry; a tag beside it would cost 8 bytes more for each timer.
 struct Entry<T> {
-    value: Option<T>,
+    /// T's default while the entry is vacant: that saves an `Option`, which would cost 8 bytes.
+    value: T,
     deadline: u64,
     /// Where in the slot.
     position: u32,
@@ -111,7 +119,7 @@ struct Slot {
 
 const EMPTY: Slot = Slot { indices: Vec::new(), live: 0, earliest: u64::MAX };
 
-impl<T> Wheel<T> {
+impl<T: Default> Wheel<T> {
     pub(crate) fn new(now: u64) -> Self {
         Self {
             position: now >> TICK_BITS,
@@ -142,7 +150,7 @@ impl<T> Wheel<T> {
         let index = self.vacant;
         let key = if let Some(entry) = self.entries.get_mut(index as usize) {
             self.vacant = entry.position;
-            entry.value = Some(value);
+            entry.value = value;
             entry.deadline = deadline;
             Key { index, generation: entry.generation }
         } else {
@@ -157,7 +165,13 @@ impl<T> Wheel<T> {
     #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let entry = self.entries.get_mut(key.index as usize)?;
-        if entry.generation == key.generation { entry.value.as_mut() } else { None }
+        (entry.generation == key.generation).then_some(&mut entry.value)
+    }
+
+    /// Whether a timer was neither delivered nor cancelled.
+    #[inline]
+    pub(crate) fn contains(&self, key: Key) -> bool {
+        self.deadline(key).is_some()
     }
 
     #[inline]
@@ -234,7 +248,7 @@ impl<T> Wheel<T> {
     pub(crate) fn drain(&mut self) -> Vec<T> {
         let mut values = Vec::with_capacity(self.len);
         for index in 0..self.entries.len() {
-            if self.entries[index].value.is_some() {
+            if self.entries[index].place != VACANT {
                 values.push(self.release(index as u32));
             }
         }
@@ -256,7 +270,7 @@ impl<T> Wheel<T> {
         assert!(index < NONE as usize, "a wheel holds at most {NONE} timers");
         let index = index as u32;
         self.entries.push(Entry {
-            value: Some(value),
+            value,
             deadline,
             position: NONE,
             generation: 0,
@@ -269,7 +283,9 @@ impl<T> Wheel<T> {
     #[inline]
     fn release(&mut self, index: u32) -> T {
         let entry = &mut self.entries[index as usize];
-        let value = entry.value.take().expect("an entry is released once");
+        assert!(entry.place != VACANT, "an entry is released once");
+        entry.place = VACANT;
+        let value = std::mem::take(&mut entry.value);
         entry.generation += 1;
         // A generation that wrapped would bring stale keys back to life. An entry is worn out after
         // 2^32 - 1 lives and costs its few bytes then.
@@ -854,6 +870,6 @@ mod tests {
     #[test]
     fn a_timer_costs_at_most_64_bytes() {
         assert!(size_of::<Entry<[u64; 3]>>() + 2 * size_of::<u32>() <= 64);
-        assert_eq!(size_of::<Entry<(std::task::Waker, u64)>>(), 48);
+        assert_eq!(size_of::<Entry<std::task::Waker>>(), 40);
     }
 }

@@ -104,7 +104,7 @@ async fn back_off(fd: &Fd<State>) {
             return Poll::Ready(());
         }
         listening = true;
-        options::ring("accept", |ring| ring.wake_on_close(context.waker().clone()));
+        options::ring("accept", |ring| ring.wake_on_close(context.waker()));
         Poll::Pending
     })
     .await;

@@ -1,9 +1,11 @@
 //! A listening socket.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::task::Poll;
 
 use super::accept::{self, State};
 use super::ports::Share;
@@ -49,6 +51,7 @@ impl TcpListener {
     pub async fn bind(addresses: impl ToAddresses) -> io::Result<TcpListener> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is no address to bind");
         for address in addresses.to_addresses()? {
+            predecessors_left(address).await;
             match TcpListener::bind_one(address) {
                 Ok(listener) => return Ok(listener),
                 Err(error) => last = error,
@@ -124,6 +127,20 @@ impl TcpListener {
         let fd: OwnedFd = fd.alone().await;
         fd.close()
     }
+}
+
+/// Waits for the sockets of listeners that were dropped here on the same address: each is closed
+/// when its accept has been cancelled, a lap later.
+async fn predecessors_left(address: SocketAddr) {
+    poll_fn(|context| {
+        let core = current::id().unwrap_or_else(|| crate::op::outside("TcpListener::bind"));
+        if !Share::is_leaving(core, address) {
+            return Poll::Ready(());
+        }
+        options::ring("bind", |ring| ring.wake_on_close(context.waker()));
+        Poll::Pending
+    })
+    .await;
 }
 
 /// A socket that is bound, and does not listen yet.

@@ -76,6 +76,18 @@ impl Share {
         Ok((socket, Share { wish, core }))
     }
 
+    /// Whether a socket of a listener that `core` has dropped is still open there. Connections
+    /// would still go to it.
+    pub(super) fn is_leaving(core: u64, wanted: SocketAddr) -> bool {
+        let same = |wish: &Wish, choice: &Choice| {
+            wish.1 == wanted || (wanted.port() != 0 && choice.address.port() == wanted.port())
+        };
+        let leaves = |holder: &Holder| holder.core == core && !holder.listening;
+        let chosen = chosen();
+        let mut choices = chosen.iter().filter(|(wish, choice)| same(wish, choice));
+        choices.any(|(_, choice)| choice.holders.iter().any(leaves))
+    }
+
     /// The listener is gone; its socket follows when the kernel is done with it.
     pub(super) fn retire(&self) {
         let mut chosen = chosen();

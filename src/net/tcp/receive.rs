@@ -70,26 +70,20 @@ impl Inbound {
         armed
     }
 
-    /// Starts the multishot receive unless it runs.
-    #[inline]
-    fn arm(
-        &self,
+    /// Starts the multishot receive.
+    #[cold]
+    fn start(
         reading: &Reading,
-        pool: &Rc<Pool>,
+        pool: Rc<Pool>,
         context: &mut Context<'_>,
-    ) -> Result<(), Ended> {
-        if !self.is_armed() {
-            let (fd, pool) = (reading.0.clone(), Rc::clone(pool));
-            let receive = ReceiveMany { fd, pool, first: None, more: None };
-            self.armed.set(Some(Answers::start(receive, context)?));
-        }
-        Ok(())
+    ) -> Result<Answers<ReceiveMany>, Ended> {
+        let fd = reading.0.clone();
+        Answers::start(ReceiveMany { fd, pool, first: None, more: None }, context)
     }
 
     /// Takes what the multishot receive has brought, or waits for it.
     #[inline]
-    fn poll_armed(&self, context: &mut Context<'_>) -> Poll<Ended> {
-        let mut answers = self.armed.take().expect("the multishot receive was started");
+    fn poll(&self, mut answers: Answers<ReceiveMany>, context: &mut Context<'_>) -> Poll<Ended> {
         match answers.poll_next(context) {
             Poll::Pending => {
                 self.armed.set(Some(answers));
@@ -101,6 +95,12 @@ impl Inbound {
             }
             Poll::Ready(Next::End(ended)) => Poll::Ready(ended),
         }
+    }
+
+    /// As `poll`, of a receive that was started before.
+    fn poll_armed(&self, context: &mut Context<'_>) -> Poll<Ended> {
+        let answers = self.armed.take().expect("the multishot receive was started");
+        self.poll(answers, context)
     }
 }
 
@@ -155,18 +155,27 @@ pub(super) async fn receive(fd: &Fd<State>) -> io::Result<Option<PooledBuf>> {
         if let Some(bytes) = reading.inbound().pop_unread() {
             return Ok(Some(bytes));
         }
-        let pool = match current::share::<Pool>() {
-            Some(pool) if !reading.inbound().starved.take() => pool,
-            _ => {
+        let ended = poll_fn(|context| {
+            let inbound = reading.inbound();
+            let answers = match inbound.armed.take() {
+                Some(answers) => answers,
+                None => match current::share::<Pool>() {
+                    Some(pool) if !inbound.starved.take() => {
+                        match Inbound::start(&reading, pool, context) {
+                            Ok(answers) => answers,
+                            Err(ended) => return Poll::Ready(ended),
+                        }
+                    }
+                    _ => return Poll::Ready(Ended::Poolless),
+                },
+            };
+            inbound.poll(answers, context)
+        });
+        match ended.await {
+            Ended::Poolless => {
                 let (_turn, memory, received) = once(reading, Filling::new(pool::heap())).await;
                 return Ok((received? > 0).then(|| PooledBuf::from_heap(memory.finish())));
             }
-        };
-        let armed = poll_fn(|context| {
-            reading.inbound().arm(&reading, &pool, context)?;
-            reading.inbound().poll_armed(context).map(Ok)
-        });
-        match armed.await.unwrap_or_else(|ended| ended) {
             Ended::Bytes(bytes) => return Ok(Some(bytes)),
             Ended::Eof => return Ok(None),
             Ended::Error(error) => return Err(error),
@@ -241,7 +250,7 @@ impl<B: IoBufMut> Partial<B> {
                 Ended::Bytes(bytes) => reading.inbound().push_unread(bytes),
                 Ended::Eof => return Ok(0),
                 Ended::Error(error) => return Err(error),
-                Ended::Stopped | Ended::Starved => {}
+                Ended::Stopped | Ended::Starved | Ended::Poolless => {}
             }
         }
     }
@@ -311,6 +320,8 @@ enum Ended {
     Stopped,
     /// The pool has no buffer left and cannot grow.
     Starved,
+    /// It was not started: the next receive uses the heap.
+    Poolless,
 }
 
 impl ReceiveMany {

@@ -1,0 +1,217 @@
+#!/usr/bin/env bash
+# Runs every example for real, end to end, and checks what it answers.
+#
+#   scripts/examples.sh             all of them
+#   scripts/examples.sh http copy   only these
+#
+# It needs bash and coreutils; curl and wrk are used where they are installed. The servers listen on
+# ports that the kernel chooses. EXAMPLES_LIMIT_S ends everything if something hangs (120 seconds
+# unless set; building is not counted).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+TARGET_DIR="${CARGO_TARGET_DIR:-target}"
+EXAMPLES=(http echo echo_owned copy)
+
+# Under the time limit the script is its own child; cargo is outside of it.
+if [[ -z "${EXAMPLES_INSIDE:-}" ]]; then
+    for name in "${@:-${EXAMPLES[@]}}"; do
+        if ! printf '%s\n' "${EXAMPLES[@]}" | grep -qxF -- "$name"; then
+            echo "no example is called \"$name\"; they are: ${EXAMPLES[*]}" >&2
+            exit 2
+        fi
+        cargo build --quiet --release --example "$name"
+    done
+    EXAMPLES_INSIDE=1 exec timeout --kill-after=10 "${EXAMPLES_LIMIT_S:-120}" \
+        "${BASH_SOURCE[0]}" "$@"
+fi
+
+scratch=$(mktemp -d)
+server=""
+
+# However the script ends, its one child ends too.
+cleanup() {
+    stop
+    rm -rf "$scratch"
+}
+trap cleanup EXIT
+trap 'exit 143' TERM INT
+
+stop() {
+    if [[ -n "$server" ]]; then
+        kill -TERM "$server" 2>/dev/null || true
+        wait "$server" || { server=""; fail "the server did not end well on SIGTERM"; }
+        server=""
+    fi
+}
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+passed() {
+    echo "  ok  $*"
+}
+
+# Starts the example $1 on a free port and waits for the line that says which: HOST and PORT.
+start() {
+    local line=""
+    : >"$scratch/out"
+    "$TARGET_DIR/release/examples/$1" 127.0.0.1:0 >"$scratch/out" 2>"$scratch/err" &
+    server=$!
+    until [[ "$line" =~ 127\.0\.0\.1:[0-9]+ ]]; do
+        kill -0 "$server" 2>/dev/null || fail "$1 ended at once: $(cat "$scratch/err")"
+        sleep 0.02
+        read -r line <"$scratch/out" || true
+    done
+    HOST=127.0.0.1
+    PORT=${BASH_REMATCH[0]#*:}
+}
+
+# Sends stdin to the server and prints all that it answers until it hangs up.
+exchange() {
+    exec 3<>"/dev/tcp/$HOST/$PORT"
+    cat >&3
+    timeout 10 cat <&3 || fail "no end of the answer within 10 s"
+    exec 3>&-
+}
+
+# Checks that $1 is found $2 times in $3. A body has no line of its own: what follows comes behind.
+expect() {
+    local count
+    count=$({ grep -o -- "$1" <<<"$3" || true; } | wc -l)
+    ((count == $2)) || fail "\"$1\" is there $count times instead of $2: $3"
+}
+
+run_http() {
+    start http
+    local get='GET / HTTP/1.1\r\nHost: here\r\n\r\n'
+    local last='GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n'
+    local answer status
+
+    answer=$(printf "$get$get$get$last" | exchange)
+    expect 'HTTP/1.1 200 OK' 4 "$answer"
+    expect 'Hello, world!' 4 "$answer"
+    expect '^Connection: close' 1 "$answer"
+    passed "http: four pipelined requests"
+
+    # Each write is a segment of its own: the requests arrive cut in pieces.
+    answer=$(
+        exec 3<>"/dev/tcp/$HOST/$PORT"
+        for piece in 'GET / HT' 'TP/1.1\r\nHost: he' 're\r\n\r' '\nGET / HTTP/1.1\r\nHost: here\r' \
+            '\nConnection: close\r\n\r\n'; do
+            printf "$piece" >&3
+            sleep 0.03
+        done
+        timeout 10 cat <&3
+    )
+    expect 'HTTP/1.1 200 OK' 2 "$answer"
+    passed "http: requests in pieces"
+
+    answer=$(printf "POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 7\r\n\r\n1234567$last" | exchange)
+    expect 'HTTP/1.1 200 OK' 2 "$answer"
+    passed "http: a body is skipped"
+
+    answer=$(printf 'GET / HTTP/1.0\r\n\r\n' | exchange)
+    expect '^Connection: close' 1 "$answer"
+    answer=$(printf "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n$last" | exchange)
+    expect '^Connection: keep-alive' 1 "$answer"
+    expect 'HTTP/1.1 200 OK' 2 "$answer"
+    passed "http: HTTP/1.0 with and without keep-alive"
+
+    answer=$(printf "HEAD / HTTP/1.1\r\nHost: here\r\n\r\n$last" | exchange)
+    expect '^Content-Length: 13' 2 "$answer"
+    expect 'Hello, world!' 1 "$answer"
+    passed "http: HEAD has no body"
+
+    for bad in 'nonsense\r\n\r\n' 'GET / HTTP/2.0\r\n\r\n' 'GET / HTTP/1.1\r\n\r\n' \
+        'GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n' 'GET / HTTP/1.1\r\nHost : a\r\n\r\n' \
+        'GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n' \
+        'GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n'; do
+        answer=$(printf "$bad$get" | exchange)
+        expect 'HTTP/1.1 400 ' 1 "$answer"
+        expect 'HTTP/1.1 200 ' 0 "$answer"
+    done
+    passed "http: bad requests are refused, and the connection ends"
+
+    answer=$(printf 'POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n' | exchange)
+    expect 'HTTP/1.1 501 ' 1 "$answer"
+    answer=$({ printf 'GET / HTTP/1.1\r\nX: ' && head -c 20000 /dev/zero | tr '\0' x; } | exchange)
+    expect 'HTTP/1.1 431 ' 1 "$answer"
+    passed "http: chunked bodies and endless headers are refused"
+
+    answer=$(printf "$last" | exchange | sed -n 's/^Date: \(.*\)\r$/\1/p')
+    local apart=$(($(date +%s) - $(date -d "$answer" +%s)))
+    ((apart >= 0 && apart <= 2)) || fail "the date is $apart s off: $answer"
+    [[ "$answer" == "$(LC_ALL=C date -u -d "$answer" '+%a, %d %b %Y %H:%M:%S GMT')" ]] ||
+        fail "the date is not in the form of HTTP: $answer"
+    passed "http: $answer"
+
+    if command -v curl >/dev/null; then
+        status=$(curl --silent --show-error --max-time 10 --output "$scratch/body" \
+            --write-out '%{http_code} %{num_connects}\n' \
+            "http://$HOST:$PORT/1" --next --silent --output "$scratch/body" \
+            --write-out '%{http_code} %{num_connects}\n' "http://$HOST:$PORT/2")
+        [[ "$status" == $'200 1\n200 0' ]] || fail "curl says: $status"
+        [[ "$(cat "$scratch/body")" == "Hello, world!" ]] || fail "curl got another body"
+        head -c 3000000 /dev/zero >"$scratch/upload"
+        status=$(curl --silent --show-error --max-time 10 --output /dev/null --data-binary \
+            "@$scratch/upload" --write-out '%{http_code}' "http://$HOST:$PORT/")
+        [[ "$status" == 200 ]] || fail "curl says of an upload: $status"
+        passed "http: curl keeps its connection, and uploads"
+    fi
+    if command -v wrk >/dev/null; then
+        answer=$(wrk -c 16 -t 1 -d 1 "http://$HOST:$PORT/")
+        expect 'Non-2xx\|Socket errors' 0 "$answer"
+        passed "http: wrk,$(sed -n 's/^Requests.sec: */ requests a second: /p' <<<"$answer")"
+    fi
+    stop
+}
+
+run_echo() {
+    start "${1:-echo}"
+    head -c 1000000 /dev/urandom >"$scratch/sent"
+    local connections=() number
+    # The sockets' buffers are smaller than what is sent: reading and writing go on together.
+    for number in 1 2 3 4 5 6 7 8; do
+        (
+            exec 3<>"/dev/tcp/$HOST/$PORT"
+            cat "$scratch/sent" >&3 &
+            timeout 20 head -c 1000000 <&3 >"$scratch/got$number"
+            wait
+            cmp "$scratch/sent" "$scratch/got$number"
+        ) &
+        connections+=($!)
+    done
+    for number in "${connections[@]}"; do
+        wait "$number" || fail "${1:-echo} answered something else"
+    done
+    passed "${1:-echo}: eight connections, 1 MB each, come back as they were"
+    stop
+}
+
+run_echo_owned() {
+    run_echo echo_owned
+}
+
+run_copy() {
+    local copy=$TARGET_DIR/release/examples/copy
+    # Not a whole number of chunks.
+    head -c $((64 * 1024 * 1024 + 4711)) /dev/urandom >"$scratch/source"
+    "$copy" "$scratch/source" "$scratch/target" >"$scratch/out"
+    cmp "$scratch/source" "$scratch/target" || fail "the copy differs"
+    passed "copy: $(cat "$scratch/out")"
+    : >"$scratch/empty"
+    "$copy" "$scratch/empty" "$scratch/nothing" >/dev/null
+    [[ -e "$scratch/nothing" && ! -s "$scratch/nothing" ]] || fail "the copy of nothing is not empty"
+    if "$copy" "$scratch/source" "$scratch/target" 2>"$scratch/err"; then
+        fail "a file that exists was written over"
+    fi
+    grep -q 'File exists' "$scratch/err" || fail "it does not say why: $(cat "$scratch/err")"
+    passed "copy: an empty file is copied, and one that exists is kept"
+}
+
+for name in "${@:-${EXAMPLES[@]}}"; do
+    "run_$name"
+done

@@ -1,0 +1,364 @@
+//! How a runtime is to be: the choices, checked, and the verbs that start it.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use super::diagnose::Failed;
+use super::entry::Main;
+use super::error::Result;
+use super::log::Log;
+use super::shard::{Seat, Settings, Shard, next_number};
+use super::{Runtime, start};
+use crate::driver::uring::{EnterFault, Sizes, Uring};
+use crate::op::Limits;
+use crate::sys::atomic::Arc;
+use crate::sys::{cpus, fork};
+
+/// More operations in flight than this find no place in a core's table.
+const MOST_OPS: u32 = 1 << 22;
+
+/// A signal that stops the cores; see [`Builder::shutdown_on`].
+///
+/// ```no_run
+/// use quoit::runtime::{Builder, Signal};
+///
+/// Builder::new().shutdown_on([Signal::TERM]).start_per_core(async || {})?;
+/// # quoit::runtime::Result::Ok(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Signal(i32);
+
+impl Signal {
+    /// `SIGINT`, which Ctrl-C sends.
+    pub const INT: Signal = Signal(libc::SIGINT);
+    /// `SIGTERM`, which service managers and `kill` send.
+    pub const TERM: Signal = Signal(libc::SIGTERM);
+
+    pub(super) fn number(self) -> i32 {
+        self.0
+    }
+
+    pub(super) fn name(number: i32) -> &'static str {
+        match number {
+            libc::SIGINT => "SIGINT",
+            libc::SIGTERM => "SIGTERM",
+            _ => "a signal",
+        }
+    }
+}
+
+impl fmt::Debug for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Signal::name(self.0))
+    }
+}
+
+/// On which CPUs the cores run.
+#[derive(Debug, Clone)]
+enum Cpus {
+    /// As many as are allowed.
+    Allowed,
+    Count(usize),
+    These(Vec<usize>),
+}
+
+type Faults = Arc<dyn Fn(usize) -> EnterFault + Send + Sync>;
+
+/// How a runtime is to be. Everything has a default, and the last call of a method counts.
+///
+/// ```
+/// use quoit::runtime::Builder;
+/// use std::time::Duration;
+///
+/// let answer = Builder::new()
+///     .max_live_ops(10_000)
+///     .drain_deadline(Duration::from_secs(10))
+///     .log(|line| eprintln!("quoit: {line}"))
+///     .run(async { 6 * 7 })?;
+/// assert_eq!(answer, 42);
+/// # quoit::runtime::Result::Ok(())
+/// ```
+#[derive(Clone)]
+#[must_use = "a Builder does nothing until `run`, `build` or `start_per_core` is called"]
+pub struct Builder {
+    cpus: Cpus,
+    pub(super) pin: bool,
+    sizes: Sizes,
+    limits: Limits,
+    drain: Option<Duration>,
+    pub(super) grace: Duration,
+    pub(super) signals: Vec<Signal>,
+    pub(super) log: Log,
+    pub(super) thread_name: String,
+    faults: Option<Faults>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder::new()
+    }
+}
+
+impl Builder {
+    /// The defaults.
+    pub fn new() -> Self {
+        Builder {
+            cpus: Cpus::Allowed,
+            pin: true,
+            sizes: Sizes { submissions: 512, completions: 8192 },
+            limits: Limits { live: 65_536, deadline_in_wait: false },
+            drain: None,
+            grace: Duration::from_secs(10),
+            signals: vec![Signal::INT, Signal::TERM],
+            log: Log::default(),
+            thread_name: "quoit".into(),
+            faults: None,
+        }
+    }
+
+    /// How many cores [`start_per_core`](Builder::start_per_core) starts. The default is one per
+    /// CPU on which the process may run, but no more than its cgroup's quota, rounded up.
+    ///
+    /// More than there are CPUs is allowed, for tests: they then share CPUs.
+    ///
+    /// # Panics
+    /// If `count` is 0.
+    pub fn cores(mut self, count: usize) -> Self {
+        assert!(
+            count > 0,
+            "cores(0): a runtime needs at least one core; leave the call out for one per CPU"
+        );
+        self.cpus = Cpus::Count(count);
+        self
+    }
+
+    /// On which CPUs [`start_per_core`](Builder::start_per_core) starts cores, by their numbers in
+    /// the order of the cores; it takes the place of [`cores`](Builder::cores). The start fails if
+    /// the process may not run on one of them.
+    ///
+    /// # Panics
+    /// If there is none, or one twice.
+    pub fn cpus(mut self, numbers: impl IntoIterator<Item = usize>) -> Self {
+        let numbers: Vec<usize> = numbers.into_iter().collect();
+        assert!(!numbers.is_empty(), "cpus([]): name at least one CPU, or leave the call out");
+        for (index, cpu) in numbers.iter().enumerate() {
+            let twice = numbers[..index].contains(cpu);
+            assert!(
+                !twice,
+                "cpus(..) names CPU {cpu} twice; two cores on one CPU only wait for each other"
+            );
+        }
+        self.cpus = Cpus::These(numbers);
+        self
+    }
+
+    /// Whether [`start_per_core`](Builder::start_per_core) pins each core's thread to its CPU
+    /// (yes). A pin that fails is a line in the [`log`](Builder::log), not an error.
+    pub fn pin(mut self, pin: bool) -> Self {
+        self.pin = pin;
+        self
+    }
+
+    /// Entries of each core's submission queue (512). The kernel rounds up to a power of two, and
+    /// has a maximum of 32,768. More requests than that wait in the process.
+    ///
+    /// # Panics
+    /// If `entries` is 0.
+    pub fn sq_entries(mut self, entries: u32) -> Self {
+        assert!(entries > 0, "sq_entries(0): the queue of requests needs at least one entry");
+        self.sizes.submissions = entries;
+        self
+    }
+
+    /// Entries of each core's completion queue (8,192), at least as many as of its submission queue.
+    /// The kernel rounds up to a power of two. More answers than that wait in the kernel.
+    ///
+    /// # Panics
+    /// If `entries` is 0.
+    pub fn cq_entries(mut self, entries: u32) -> Self {
+        assert!(entries > 0, "cq_entries(0): the queue of answers needs at least one entry");
+        self.sizes.completions = entries;
+        self
+    }
+
+    /// At how many operations in flight on a core those that start new work (accepts, connects,
+    /// file operations) wait for others to end (65,536). Sends, receives and closes never do.
+    ///
+    /// # Panics
+    /// If `count` is 0 or above 4,194,304.
+    pub fn max_live_ops(mut self, count: u32) -> Self {
+        assert!(
+            (1..=MOST_OPS).contains(&count),
+            "max_live_ops({count}): choose a number from 1 to {MOST_OPS}"
+        );
+        self.limits.live = count;
+        self
+    }
+
+    /// How long the end of a core waits for the last answers of the kernel; what has not answered
+    /// by then is left behind, and its memory leaked. The default is to wait for ever, with a line
+    /// in the [`log`](Builder::log) each second.
+    ///
+    /// All operations are cancelled first, so a core seldom waits for more than a moment.
+    pub fn drain_deadline(mut self, deadline: Duration) -> Self {
+        self.drain = Some(deadline);
+        self
+    }
+
+    /// How long mains that take a [`Core`](super::Core) may go on after a stop was requested
+    /// (10 s); then they are dropped.
+    pub fn grace(mut self, period: Duration) -> Self {
+        self.grace = period;
+        self
+    }
+
+    /// Which signals stop the cores of [`start_per_core`](Builder::start_per_core) (both). With
+    /// none, the process's own dispositions hold.
+    pub fn shutdown_on(mut self, signals: impl IntoIterator<Item = Signal>) -> Self {
+        self.signals = signals.into_iter().collect();
+        self
+    }
+
+    /// Where the runtime's own words go, line by line, from any of its threads: a pin that failed,
+    /// a signal, a second error. By default they go nowhere. `hook` must not block; its panics are
+    /// caught.
+    pub fn log(mut self, hook: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.log = Log::to(hook);
+        self
+    }
+
+    /// Whether each wait in the kernel carries its deadline (no), instead of one timeout request
+    /// that is left alone while it fires no later than needed.
+    pub fn deadline_in_wait(mut self, yes: bool) -> Self {
+        self.limits.deadline_in_wait = yes;
+        self
+    }
+
+    /// What the threads of [`start_per_core`](Builder::start_per_core) are called (`quoit`), before
+    /// `-` and the core's index. The kernel shows the first 15 bytes.
+    ///
+    /// # Panics
+    /// If it contains a zero byte.
+    pub fn thread_name(mut self, name: impl Into<String>) -> Self {
+        self.thread_name = name.into();
+        assert!(!self.thread_name.contains('\0'), "thread_name(..): a name has no zero byte");
+        self
+    }
+
+    /// Makes enters fail, for tests: called once for each core, with its index.
+    #[doc(hidden)]
+    pub fn enter_faults(
+        mut self,
+        faults: impl Fn(usize) -> Box<dyn FnMut(u32) -> Option<(i32, u32)>> + Send + Sync + 'static,
+    ) -> Self {
+        self.faults = Some(Arc::new(faults));
+        self
+    }
+
+    /// Runs `future` on one core, on this thread, which is not pinned, and then drains the core.
+    ///
+    /// # Errors
+    /// When the core cannot be started.
+    ///
+    /// # Panics
+    /// As [`Runtime::block_on`]; and as [`build`](Builder::build).
+    #[track_caller]
+    pub fn run<F: Future>(self, future: F) -> Result<F::Output> {
+        super::assert_outside("run");
+        Ok(self.build()?.block_on(future))
+    }
+
+    /// Makes a runtime of one core, on this thread, which is not pinned.
+    ///
+    /// # Errors
+    /// When the core cannot be started.
+    ///
+    /// # Panics
+    /// If [`cores`](Builder::cores) or [`cpus`](Builder::cpus) asked for more than one.
+    #[track_caller]
+    pub fn build(self) -> Result<Runtime> {
+        let one = match &self.cpus {
+            Cpus::Allowed => true,
+            Cpus::Count(count) => *count == 1,
+            Cpus::These(numbers) => numbers.len() == 1,
+        };
+        assert!(one, "build and run make one core, on this thread; call start_per_core for more");
+        let seat = Seat { index: 0, count: 1, group: next_number() };
+        Ok(Runtime::of(self.open(seat)?))
+    }
+
+    /// Runs `main` once on every core, each on a thread of its own; see
+    /// [`runtime::start_per_core`](super::start_per_core).
+    ///
+    /// # Errors
+    /// When a core cannot be started, or the first error or panic of a main.
+    ///
+    /// # Panics
+    /// Inside a runtime.
+    #[track_caller]
+    pub fn start_per_core<Form, M: Main<Form>>(self, main: M) -> Result<()> {
+        super::assert_outside("start_per_core");
+        start::start_per_core(self, main)
+    }
+
+    /// Opens one core on this thread.
+    pub(super) fn open(&self, seat: Seat) -> Result<Shard> {
+        let failed = |step| move |error| Failed { core: Some(seat.index), step, error }.explain();
+        if fork::forked() {
+            return Err(failed("opening a ring in a forked child")(fork::Forked.into()));
+        }
+        if self.sizes.completions < self.sizes.submissions {
+            let Sizes { submissions, completions } = self.sizes;
+            let text = format!("cq_entries({completions}) is less than sq_entries({submissions})");
+            let error = io::Error::new(io::ErrorKind::InvalidInput, text);
+            return Err(failed("choosing the sizes of the rings")(error));
+        }
+        let fault = self.faults.as_ref().map(|faults| faults(seat.index));
+        let driver =
+            Uring::new(self.sizes, fault).map_err(|refused| failed(refused.step)(refused.error))?;
+        let settings = Settings { limits: self.limits, drain: self.drain, log: self.log.clone() };
+        Shard::new(Box::new(driver), seat, settings)
+            .map_err(failed("mapping the table of operations"))
+    }
+
+    /// The CPU of each core.
+    pub(super) fn choose_cpus(&self) -> Result<Vec<usize>> {
+        let failed = |step| move |error| Failed { core: None, step, error }.explain();
+        let numbers = match &self.cpus {
+            Cpus::Allowed => return cpus::choose(None).map_err(failed("sched_getaffinity")),
+            Cpus::Count(count) => {
+                return cpus::choose(Some(*count)).map_err(failed("sched_getaffinity"));
+            }
+            Cpus::These(numbers) => numbers,
+        };
+        let allowed = cpus::allowed().map_err(failed("sched_getaffinity"))?;
+        match numbers.iter().find(|cpu| !allowed.contains(cpu)) {
+            None => Ok(numbers.clone()),
+            Some(cpu) => {
+                let text = format!(
+                    "the process may not run on CPU {cpu}, only on {allowed:?}; change `cpus(..)`, or \
+                     the mask (taskset, docker run --cpuset-cpus, AllowedCPUs= of a systemd unit)"
+                );
+                let error = io::Error::new(io::ErrorKind::InvalidInput, text);
+                Err(failed("choosing CPUs")(error))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("cpus", &self.cpus)
+            .field("pin", &self.pin)
+            .field("sizes", &self.sizes)
+            .field("limits", &self.limits)
+            .field("drain_deadline", &self.drain)
+            .field("grace", &self.grace)
+            .field("shutdown_on", &self.signals)
+            .field("thread_name", &self.thread_name)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,414 @@
+//! Why a core did not start: what failed, the cause that was found, and what mends it.
+//!
+//! Causes are read, not guessed: from files below a root, which is `/` outside tests, and from the
+//! limits of the process.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::error::Error;
+use crate::sys::limits::{self, Limit};
+
+const PERMIT_CALLS: &str = "permit io_uring_setup, io_uring_enter and io_uring_register";
+
+/// What a start failed at.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// Which core, if it was one; none when it was what supervises them.
+    pub(super) core: Option<usize>,
+    pub(super) step: &'static str,
+    pub(super) error: io::Error,
+}
+
+impl Failed {
+    pub(super) fn explain(self) -> Error {
+        let text = self.text(&Facts::read(Path::new("/")));
+        Error::start(self.core, text, self.error)
+    }
+
+    fn text(&self, facts: &Facts) -> String {
+        let who = match self.core {
+            Some(core) => format!("core {core}"),
+            None => "the runtime".to_owned(),
+        };
+        let what = match self.error.raw_os_error().and_then(errno) {
+            Some((name, meaning)) => format!("{} gave {name} ({meaning})", self.step),
+            None => format!("{}: {}", self.step, self.error),
+        };
+        match self.cause(facts) {
+            Some(cause) => format!("{who} could not start: {what}; {cause}"),
+            None => format!("{who} could not start: {what}"),
+        }
+    }
+
+    fn cause(&self, facts: &Facts) -> Option<String> {
+        let opens_the_ring = self.step.starts_with("io_uring") || self.step.starts_with("IORING");
+        match self.error.raw_os_error()? {
+            libc::EPERM | libc::EACCES if opens_the_ring => Some(facts.why_forbidden()),
+            libc::ENOSYS if opens_the_ring => Some(facts.why_absent()),
+            libc::EINVAL if opens_the_ring => Some(facts.why_invalid()),
+            libc::ENOMEM if opens_the_ring => Some(facts.why_no_memory()),
+            libc::ENOMEM => {
+                Some("the system, or the cgroup of the process, is out of memory".into())
+            }
+            libc::EMFILE => Some(facts.why_no_descriptor()),
+            libc::ENFILE => Some(facts.why_no_file()),
+            libc::EAGAIN if self.step == START_THREAD => Some(
+                "no more threads are allowed; raise `ulimit -u`, or pids.max of the cgroup \
+                 (docker run --pids-limit, TasksMax= of a systemd unit)"
+                    .into(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// The step of making a core's thread.
+pub(super) const START_THREAD: &str = "starting a thread";
+
+/// What is known about this machine and process, as far as it can be read.
+#[derive(Debug, Clone, Default)]
+struct Facts {
+    /// `kernel.io_uring_disabled`: 0 nobody is refused, 1 the unprivileged, 2 everybody.
+    disabled: Option<u32>,
+    /// `kernel.io_uring_group`: whose members are not refused by 1.
+    group: Option<i64>,
+    /// Whether a seccomp filter is in force for this thread.
+    filtered: bool,
+    release: Option<String>,
+    files: Option<(u64, u64)>,
+    descriptors: Option<Limit>,
+    locked_memory: Option<Limit>,
+}
+
+impl Facts {
+    fn read(root: &Path) -> Self {
+        let text = |path: &str| fs::read_to_string(root.join(path)).ok();
+        let setting = |path: &str| text(path)?.trim().parse::<i64>().ok();
+        // The thread's own status: filters are per thread.
+        let status = text("proc/thread-self/status").or_else(|| text("proc/self/status"));
+        Facts {
+            disabled: setting("proc/sys/kernel/io_uring_disabled")
+                .and_then(|value| u32::try_from(value).ok()),
+            group: setting("proc/sys/kernel/io_uring_group"),
+            filtered: status.is_some_and(|status| seccomp_mode(&status) == Some(2)),
+            release: text("proc/sys/kernel/osrelease").map(|text| text.trim().to_owned()),
+            files: text("proc/sys/fs/file-nr").and_then(|text| file_numbers(&text)),
+            descriptors: limits::descriptors(),
+            locked_memory: limits::locked_memory(),
+        }
+    }
+
+    fn version(&self) -> Option<(u32, u32)> {
+        let mut numbers = self.release.as_deref()?.split(|c: char| !c.is_ascii_digit());
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    }
+
+    fn kernel(&self) -> String {
+        self.release.as_ref().map_or("this kernel".into(), |release| format!("kernel {release}"))
+    }
+
+    fn filter(&self) -> String {
+        format!(
+            "a seccomp filter is in force, as in containers, and refuses io_uring. \
+             Docker: run with --security-opt seccomp=unconfined, or with a profile that lets you \
+             {PERMIT_CALLS}. Kubernetes: set securityContext.seccompProfile likewise. systemd: add \
+             them to SystemCallFilter= of the unit"
+        )
+    }
+
+    fn why_forbidden(&self) -> String {
+        match self.disabled {
+            Some(2) => "kernel.io_uring_disabled is 2, which forbids io_uring to everybody; run \
+                        `sudo sysctl kernel.io_uring_disabled=0`"
+                .into(),
+            Some(1) => {
+                let group = match self.group {
+                    Some(group) if group >= 0 => format!(
+                        "add the user to the group {group} (kernel.io_uring_group), or run \
+                         `sudo sysctl kernel.io_uring_disabled=0`"
+                    ),
+                    _ => "run `sudo sysctl kernel.io_uring_disabled=0`, or set \
+                          kernel.io_uring_group to a group of the user"
+                        .into(),
+                };
+                format!(
+                    "kernel.io_uring_disabled is 1, which forbids io_uring to the unprivileged; {group}"
+                )
+            }
+            _ if self.filtered => self.filter(),
+            _ => format!(
+                "neither kernel.io_uring_disabled nor a seccomp filter forbids it, so a security \
+                 module (SELinux, AppArmor) probably does; look for a denial in `journalctl -k` \
+                 and {PERMIT_CALLS}"
+            ),
+        }
+    }
+
+    fn why_absent(&self) -> String {
+        if self.filtered {
+            return self.filter();
+        }
+        match self.version() {
+            Some(version) if version < (5, 6) => format!(
+                "{} is older than 5.6, the first with what Quoit needs (or a sandbox such as \
+                 gVisor stands in for it); use a newer kernel",
+                self.kernel()
+            ),
+            _ => format!(
+                "{} was built without io_uring; use one with CONFIG_IO_URING=y",
+                self.kernel()
+            ),
+        }
+    }
+
+    fn why_invalid(&self) -> String {
+        match self.version() {
+            Some(version) if version < (5, 6) => {
+                format!("{} lacks what Quoit needs; use kernel 5.6 or newer", self.kernel())
+            }
+            _ => format!(
+                "{} refuses even the plainest ring; if `Builder::sq_entries` or \
+                 `Builder::cq_entries` was called, try without",
+                self.kernel()
+            ),
+        }
+    }
+
+    fn why_no_memory(&self) -> String {
+        // Since 5.12 rings count as memory of the cgroup, before as locked memory of the user.
+        match (self.version(), self.locked_memory) {
+            (Some(version), Some(limit))
+                if version < (5, 12) && limit.soft != libc::RLIM_INFINITY =>
+            {
+                format!(
+                    "{} counts rings as locked memory, of which {} KiB are allowed to this user; raise it: \
+                     `ulimit -l unlimited` (as root), LimitMEMLOCK=infinity of a systemd unit, \
+                     docker run --ulimit memlock=-1",
+                    self.kernel(),
+                    limit.soft / 1024
+                )
+            }
+            _ => {
+                "the system, or the cgroup of the process, is out of memory (memory.max); give it \
+                  more, start fewer cores, or smaller rings with `Builder::sq_entries` and \
+                  `Builder::cq_entries`"
+                    .into()
+            }
+        }
+    }
+
+    fn why_no_descriptor(&self) -> String {
+        match self.descriptors {
+            Some(limit) if limit.soft < limit.hard => format!(
+                "the process may have {} descriptors open, and has; raise it: `ulimit -n {}`, or \
+                 LimitNOFILE= of a systemd unit",
+                limit.soft, limit.hard
+            ),
+            Some(limit) => format!(
+                "the process may have {} descriptors open, and has; raise the hard limit: \
+                 LimitNOFILE= of a systemd unit, docker run --ulimit nofile=, or \
+                 /etc/security/limits.conf",
+                limit.soft
+            ),
+            None => "the process has too many descriptors open; raise `ulimit -n`".into(),
+        }
+    }
+
+    fn why_no_file(&self) -> String {
+        let count = self.files.map_or(String::new(), |(open, most)| format!(" ({open} of {most})"));
+        format!(
+            "the machine has too many files open{count}; raise it: `sudo sysctl fs.file-max=..`"
+        )
+    }
+}
+
+/// The mode in `Seccomp: 2` of a status file: 0 none, 1 strict, 2 filter.
+fn seccomp_mode(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("Seccomp:"))?.trim().parse().ok()
+}
+
+/// How many files the machine has open, and may have: `OPEN UNUSED MOST`.
+fn file_numbers(text: &str) -> Option<(u64, u64)> {
+    let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+    Some((numbers.next()?.ok()?, numbers.nth(1)?.ok()?))
+}
+
+/// The name of an error number, and what it means.
+fn errno(number: i32) -> Option<(&'static str, &'static str)> {
+    Some(match number {
+        libc::EPERM => ("EPERM", "not permitted"),
+        libc::EACCES => ("EACCES", "access denied"),
+        libc::ENOSYS => ("ENOSYS", "no such system call"),
+        libc::EINVAL => ("EINVAL", "invalid argument"),
+        libc::ENOMEM => ("ENOMEM", "out of memory"),
+        libc::EMFILE => ("EMFILE", "too many descriptors in this process"),
+        libc::ENFILE => ("ENFILE", "too many open files in the system"),
+        libc::EAGAIN => ("EAGAIN", "not available now"),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use std::thread;
+
+    /// A directory that stands for `/` and goes with its owner.
+    struct Root(PathBuf);
+
+    impl Root {
+        fn new() -> Self {
+            let name = format!("diagnose-{}-{:?}", std::process::id(), thread::current().id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            Root(path)
+        }
+
+        fn with(self, path: &str, text: &str) -> Self {
+            let path = self.0.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+            self
+        }
+
+        fn kernel(self, release: &str) -> Self {
+            self.with("proc/sys/kernel/osrelease", &format!("{release}\n"))
+        }
+
+        fn disabled(self, value: u32) -> Self {
+            self.with("proc/sys/kernel/io_uring_disabled", &format!("{value}\n"))
+        }
+
+        fn filtered(self) -> Self {
+            self.with(
+                "proc/thread-self/status",
+                "Name:\tx\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n",
+            )
+        }
+
+        fn text(&self, errno: i32) -> String {
+            let error = io::Error::from_raw_os_error(errno);
+            Failed { core: Some(3), step: "io_uring_setup", error }.text(&Facts::read(&self.0))
+        }
+
+        #[track_caller]
+        fn says(&self, errno: i32, needles: &[&str]) {
+            let text = self.text(errno);
+            assert!(text.starts_with("core 3 could not start: io_uring_setup gave E"), "{text}");
+            assert!(!text.contains("  "), "{text}");
+            for needle in needles {
+                assert!(text.contains(needle), "`{needle}` is not in: {text}");
+            }
+        }
+    }
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn io_uring_that_is_disabled_for_all_is_told_from_a_filter() {
+        let root = Root::new().disabled(2).filtered();
+        root.says(
+            libc::EPERM,
+            &[
+                "EPERM (not permitted)",
+                "io_uring_disabled is 2",
+                "sysctl kernel.io_uring_disabled=0",
+            ],
+        );
+    }
+
+    #[test]
+    fn io_uring_that_is_disabled_for_the_unprivileged_names_the_group() {
+        let root = Root::new().disabled(1).with("proc/sys/kernel/io_uring_group", "990\n");
+        root.says(libc::EPERM, &["io_uring_disabled is 1", "the group 990"]);
+    }
+
+    #[test]
+    fn without_a_group_the_setting_itself_is_named() {
+        let root = Root::new().disabled(1).with("proc/sys/kernel/io_uring_group", "-1\n");
+        root.says(libc::EPERM, &["io_uring_disabled is 1", "set kernel.io_uring_group"]);
+    }
+
+    #[test]
+    fn a_filter_is_found_whether_it_says_eperm_or_enosys() {
+        let root = Root::new().disabled(0).filtered().kernel("6.8.0");
+        for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS] {
+            root.says(errno, &["seccomp", "Docker", "Kubernetes", "systemd", "io_uring_register"]);
+        }
+    }
+
+    #[test]
+    fn a_refusal_without_setting_or_filter_points_at_the_security_modules() {
+        Root::new().disabled(0).says(libc::EPERM, &["SELinux", "journalctl -k"]);
+        Root::new().says(libc::EACCES, &["EACCES", "SELinux"]);
+    }
+
+    #[test]
+    fn an_old_kernel_is_told_from_one_that_was_built_without() {
+        Root::new()
+            .kernel("4.19.0-27-amd64")
+            .says(libc::ENOSYS, &["kernel 4.19.0-27-amd64 is older"]);
+        Root::new().kernel("6.1.0").says(libc::ENOSYS, &["kernel 6.1.0", "CONFIG_IO_URING=y"]);
+        Root::new().kernel("5.4.0").says(libc::EINVAL, &["use kernel 5.6 or newer"]);
+        Root::new().kernel("6.1.0").says(libc::EINVAL, &["Builder::sq_entries"]);
+        Root::new().says(libc::ENOSYS, &["this kernel was built without"]);
+    }
+
+    #[test]
+    fn locked_memory_is_blamed_only_where_rings_count_as_such() {
+        let failed = |kernel: &str, soft| {
+            let limit = Limit { soft, hard: soft };
+            let release = Some(kernel.to_owned());
+            let facts = Facts { release, locked_memory: Some(limit), ..Facts::default() };
+            let error = io::Error::from_raw_os_error(libc::ENOMEM);
+            Failed { core: Some(0), step: "io_uring_setup", error }.text(&facts)
+        };
+        let old = failed("5.10.0", 65536);
+        assert!(old.contains("64 KiB") && old.contains("ulimit -l unlimited"), "{old}");
+        for other in [failed("5.10.0", libc::RLIM_INFINITY), failed("6.1.0", 65536)] {
+            assert!(other.contains("memory.max") && !other.contains("ulimit"), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_limit_of_descriptors_says_how_far_it_can_be_raised() {
+        let failed = |soft, hard| {
+            let facts = Facts { descriptors: Some(Limit { soft, hard }), ..Facts::default() };
+            let error = io::Error::from_raw_os_error(libc::EMFILE);
+            Failed { core: None, step: "signalfd", error }.text(&facts)
+        };
+        let text = failed(1024, 4096);
+        assert!(text.starts_with("the runtime could not start: signalfd gave EMFILE"), "{text}");
+        assert!(text.contains("may have 1024") && text.contains("`ulimit -n 4096`"), "{text}");
+        assert!(failed(1024, 1024).contains("raise the hard limit"));
+    }
+
+    #[test]
+    fn too_many_files_in_the_machine_are_counted() {
+        let root = Root::new().with("proc/sys/fs/file-nr", "1000\t0\t1024\n");
+        root.says(libc::ENFILE, &["(1000 of 1024)", "fs.file-max"]);
+    }
+
+    #[test]
+    fn other_steps_and_errors_keep_their_own_words() {
+        let failed = |step, error| Failed { core: None, step, error }.text(&Facts::default());
+        let text = failed(START_THREAD, io::Error::from_raw_os_error(libc::EAGAIN));
+        assert!(text.contains("ulimit -u") && text.contains("pids.max"), "{text}");
+        let text = failed("listing the ring", io::Error::other("too many rings"));
+        assert_eq!(text, "the runtime could not start: listing the ring: too many rings");
+    }
+
+    #[test]
+    fn this_machine_can_be_read() {
+        let facts = Facts::read(Path::new("/"));
+        assert!(facts.version().is_some_and(|version| version > (5, 0)), "{facts:?}");
+        assert!(facts.files.is_some() && facts.descriptors.is_some(), "{facts:?}");
+    }
+}

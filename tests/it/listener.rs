@@ -1,0 +1,370 @@
+//! TCP listeners: ports, their order, and what becomes of connections when a listener goes.
+
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use quoit::net::{TcpListener, TcpStream};
+use quoit::time::sleep;
+
+use crate::loopback::{
+    Flag, descriptors, isolated, join, lap, ledger, listen, poll_once, run, until, within,
+};
+
+/// Has the listener's accept start, and gives it up.
+async fn arm(listener: &TcpListener) {
+    assert!(poll_once(pin!(listener.accept()), &Arc::new(Flag::default())).is_pending());
+    lap().await;
+}
+
+/// Whether the other end closes or resets the connection within 100 ms.
+fn ends_soon(peer: &mut std::net::TcpStream) -> bool {
+    peer.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    match peer.read(&mut [0; 16]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
+}
+
+#[test]
+fn port_zero_becomes_a_port_of_its_own_each_time() {
+    run(async {
+        let mut listeners = Vec::new();
+        for _ in 0..20 {
+            listeners.push(listen().await);
+        }
+        let ports: BTreeSet<u16> = listeners.iter().map(|(_, address)| address.port()).collect();
+        assert_eq!(ports.len(), 20);
+        assert!(!ports.contains(&0));
+        for (listener, address) in &listeners {
+            let peer = std::net::TcpStream::connect(address).unwrap();
+            let (_, from) = listener.accept().await.unwrap();
+            assert_eq!(from, peer.local_addr().unwrap());
+        }
+    });
+}
+
+#[test]
+fn an_address_that_somebody_else_has_is_refused() {
+    run(async {
+        let theirs = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let error = TcpListener::bind(theirs.local_addr().unwrap()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        let (_ours, address) = listen().await;
+        let error = std::net::TcpListener::bind(address).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    });
+}
+
+#[test]
+fn a_second_copy_of_the_server_is_refused() {
+    const ADDRESS: &str = "QUOIT_ADDRESS_OF_THE_FIRST_COPY";
+    fn bind_in_a_second_process() {
+        let address: SocketAddr = std::env::var(ADDRESS).unwrap().parse().unwrap();
+        let bound = run(TcpListener::bind(address));
+        assert_eq!(bound.unwrap_err().kind(), ErrorKind::AddrInUse);
+    }
+    if std::env::var(ADDRESS).is_ok() {
+        return bind_in_a_second_process();
+    }
+    run(async {
+        let (listener, address) = listen().await;
+        let second = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["listener::a_second_copy_of_the_server_is_refused", "--exact"])
+            .env(ADDRESS, address.to_string())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&second.stdout);
+        assert!(second.status.success() && text.contains("1 passed"), "{text}");
+        drop(listener);
+    });
+}
+
+#[test]
+fn one_core_listens_on_an_address_once() {
+    run(async {
+        let (first, address) = listen().await;
+        let error = TcpListener::bind(address).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        first.close().await.unwrap();
+        let again = TcpListener::bind(address).await.unwrap();
+        let error = TcpListener::bind(address).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        drop(again);
+    });
+}
+
+#[test]
+fn two_runtimes_of_a_process_do_not_share_an_address_in_silence() {
+    run(async {
+        let (_first, address) = listen().await;
+        let other = thread::spawn(move || run(TcpListener::bind(address)).unwrap_err().kind());
+        assert_eq!(join(other).await, ErrorKind::AddrInUse);
+    });
+}
+
+#[test]
+fn an_address_can_be_bound_again_right_after_the_listener_was_dropped() {
+    run(async {
+        for armed in [false, true] {
+            let (listener, address) = listen().await;
+            if armed {
+                arm(&listener).await;
+            }
+            drop(listener);
+            for _ in 0..10 {
+                let listener = TcpListener::bind(address).await.unwrap();
+                drop(listener_serves(listener, address).await);
+            }
+        }
+    });
+}
+
+/// Connects ten times, and expects the listener to get each connection.
+async fn listener_serves(listener: TcpListener, address: SocketAddr) -> TcpListener {
+    for _ in 0..10 {
+        let mut peer = std::net::TcpStream::connect(address).unwrap();
+        peer.write_all(b"x").unwrap();
+        let accepted = within(Duration::from_secs(2), listener.accept()).await;
+        assert_eq!(accepted.unwrap().0.read([0]).await.unwrap().0, 1);
+    }
+    listener
+}
+
+#[test]
+fn no_connection_goes_to_a_listener_that_was_dropped_before() {
+    run(async {
+        for _ in 0..30 {
+            let (listener, address) = listen().await;
+            arm(&listener).await;
+            drop(listener);
+            // Not one lap later: the kernel would spread connections over both sockets.
+            let listener = TcpListener::bind(address).await.unwrap();
+            let peers: Vec<_> =
+                (0..4).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+            for _ in &peers {
+                within(Duration::from_secs(2), listener.accept()).await.unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn after_close_everybody_may_bind_the_address() {
+    run(async {
+        for _ in 0..20 {
+            let (listener, address) = listen().await;
+            arm(&listener).await;
+            listener.close().await.unwrap();
+            drop(std::net::TcpListener::bind(address).unwrap());
+            let again = TcpListener::bind(address).await.unwrap();
+            drop(listener_serves(again, address).await);
+        }
+    });
+}
+
+#[test]
+fn connections_are_accepted_in_the_order_in_which_they_came() {
+    run(async {
+        let (listener, address) = listen().await;
+        for batch in [1, 2, 30, 300] {
+            let peers: Vec<_> =
+                (0..batch).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+            for peer in &peers {
+                let (stream, from) = listener.accept().await.unwrap();
+                assert_eq!(from, peer.local_addr().unwrap());
+                assert_eq!(stream.local_addr().unwrap(), address);
+            }
+        }
+    });
+}
+
+#[test]
+fn tasks_that_accept_are_served_in_the_order_of_their_calls() {
+    run(async {
+        let (listener, address) = listen().await;
+        let listener = std::rc::Rc::new(listener);
+        let tasks: Vec<_> = (0..5)
+            .map(|_| {
+                let listener = std::rc::Rc::clone(&listener);
+                quoit::spawn(async move { listener.accept().await.unwrap().1 })
+            })
+            .collect();
+        lap().await;
+        let peers: Vec<_> =
+            (0..5).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        for (task, peer) in tasks.into_iter().zip(&peers) {
+            assert_eq!(task.await.unwrap(), peer.local_addr().unwrap());
+        }
+    });
+}
+
+#[test]
+fn a_burst_of_connections_is_served_completely() {
+    isolated(|| {
+        ledger(async || {
+            let (listener, address) = listen().await;
+            let count = 1500;
+            let clients: Vec<_> = (0..count)
+                .map(|number: u32| {
+                    quoit::spawn(async move {
+                        let stream = TcpStream::connect(address).await?;
+                        stream.write_all(number.to_le_bytes().to_vec()).await?;
+                        let (_, back) = stream.read_exact([0; 4]).await?;
+                        assert_eq!(u32::from_le_bytes(back), number);
+                        std::io::Result::Ok(())
+                    })
+                })
+                .collect();
+            for _ in 0..count {
+                let (stream, _) = listener.accept().await.unwrap();
+                let _ = quoit::spawn(async move {
+                    let (_, number) = stream.read_exact([0; 4]).await.unwrap();
+                    stream.write_all(number).await.unwrap();
+                });
+            }
+            for client in clients {
+                client.await.unwrap().unwrap();
+            }
+        });
+    });
+}
+
+#[test]
+fn when_a_listener_goes_waiting_connections_end_and_accepted_ones_go_on() {
+    isolated(|| {
+        ledger(async || {
+            for closes in [false, true] {
+                let (listener, address) = listen().await;
+                let mut first = std::net::TcpStream::connect(address).unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                // Some wait in the kernel's backlog, some as answers of the accept.
+                let early: Vec<_> =
+                    (0..20).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+                lap().await;
+                let late = (0..20).map(|_| std::net::TcpStream::connect(address).unwrap());
+                let waiting: Vec<_> = early.into_iter().chain(late).collect();
+                if closes {
+                    listener.close().await.unwrap();
+                } else {
+                    drop(listener);
+                    lap().await;
+                    lap().await;
+                }
+                for mut peer in waiting {
+                    assert!(ends_soon(&mut peer), "a client waits for nobody");
+                }
+                assert!(std::net::TcpStream::connect(address).is_err());
+                first.write_all(b"on").unwrap();
+                assert_eq!(stream.read_exact([0; 2]).await.unwrap().1, *b"on");
+            }
+        });
+    });
+}
+
+#[test]
+fn a_listener_without_descriptors_waits_without_spinning_and_goes_on() {
+    isolated(|| {
+        ledger(async || {
+            let (listener, address) = listen().await;
+            let clients = thread::spawn(move || {
+                (0..40).map(|_| client_in_a_process(address)).collect::<Vec<_>>()
+            });
+            let mut clients = join(clients).await;
+            leave_descriptors(12);
+            let mut accepted = Vec::new();
+            // Everything that fits is accepted, then nothing for a while.
+            let start = Instant::now();
+            let enters = quoit::runtime::core().stats().enters;
+            while start.elapsed() < Duration::from_millis(500) {
+                let mut accepting = pin!(listener.accept());
+                let flag = Arc::new(Flag::default());
+                for _ in 0..100 {
+                    if let std::task::Poll::Ready(stream) = poll_once(accepting.as_mut(), &flag) {
+                        accepted.push(stream.unwrap().0);
+                        break;
+                    }
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
+            let laps = quoit::runtime::core().stats().enters - enters;
+            assert!(laps < 2000, "{laps} laps at the limit");
+            assert!((3..12).contains(&accepted.len()), "{} were accepted", accepted.len());
+            // One goes, and the next comes at once.
+            let mut total = accepted.len();
+            while total < 40 {
+                drop(accepted.pop().unwrap());
+                let freed = Instant::now();
+                let next = within(Duration::from_secs(2), listener.accept()).await;
+                accepted.push(next.unwrap().0);
+                assert!(freed.elapsed() < Duration::from_millis(50), "{:?}", freed.elapsed());
+                total += 1;
+            }
+            set_descriptor_limit(1024);
+            drop(accepted);
+            for client in &mut clients {
+                client.kill().unwrap();
+                client.wait().unwrap();
+            }
+        });
+    });
+}
+
+/// A client whose descriptors are not of this process.
+fn client_in_a_process(address: SocketAddr) -> std::process::Child {
+    std::process::Command::new("bash")
+        .arg("-c")
+        .arg(format!("exec 3<>/dev/tcp/{}/{}; echo; exec sleep 60", address.ip(), address.port()))
+        .stdout(std::process::Stdio::null())
+        .stdin(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Sets the limit so that so many descriptors can still be opened.
+fn leave_descriptors(room: usize) {
+    let open = descriptors();
+    let mut free = (0..).filter(|number| !open.contains_key(number));
+    set_descriptor_limit(free.nth(room).unwrap() as u64);
+}
+
+fn set_descriptor_limit(soft: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a place for the answer.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    limit.rlim_cur = soft;
+    // SAFETY: `limit` was filled by the call above.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+}
+
+#[test]
+fn many_waits_for_a_descriptor_keep_no_memory() {
+    isolated(|| {
+        ledger(async || {
+            let (listener, address) = listen().await;
+            let peers: Vec<_> =
+                (0..2).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+            leave_descriptors(0);
+            let mut wakes = 0;
+            {
+                // Nothing closes a descriptor here, so each wait lasts its full time.
+                let mut accepting = pin!(listener.accept());
+                let flag = Arc::new(Flag::default());
+                assert!(poll_once(accepting.as_mut(), &flag).is_pending());
+                for _ in 0..20 {
+                    sleep(Duration::from_millis(15)).await;
+                    assert!(poll_once(accepting.as_mut(), &flag).is_pending());
+                    wakes = Arc::strong_count(&flag);
+                }
+            }
+            assert!(wakes < 8, "{wakes} wakers are kept for one wait");
+            set_descriptor_limit(1024);
+            drop(peers);
+            until(|| true).await;
+        });
+    });
+}

@@ -1,0 +1,257 @@
+//! What the tests of sockets share: numbers, patterns, polls by hand, and the ledger.
+
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use quoit::net::{TcpListener, TcpStream};
+use quoit::runtime::{Runtime, Stats};
+use quoit::time::sleep;
+
+use crate::quarantine;
+
+/// How long anything here may take before it counts as hung.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// Runs `main` on a core of its own, and fails when it hangs.
+pub fn run<T>(main: impl Future<Output = T>) -> T {
+    quoit::runtime::run(within(PATIENCE, main)).expect("a runtime starts")
+}
+
+/// Awaits `future`, and panics when it takes longer than `patience`.
+pub async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> T {
+    let (mut future, mut late) = (pin!(future), pin!(sleep(patience)));
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(output);
+        }
+        assert!(late.as_mut().poll(context).is_pending(), "it hangs for {patience:?}");
+        Poll::Pending
+    })
+    .await
+}
+
+/// `full` times `QUOIT_SCALE`; without the variable, the `slice` that runs everywhere.
+pub fn scaled(full: usize, slice: usize) -> usize {
+    match std::env::var("QUOIT_SCALE") {
+        Ok(scale) => {
+            let scale: f64 = scale.parse().expect("QUOIT_SCALE is a number, 1 is full size");
+            ((full as f64 * scale) as usize).max(1)
+        }
+        Err(_) => slice,
+    }
+}
+
+/// Runs `test` alone in a process: for what counts descriptors, or changes the process.
+///
+/// The test binary is started again for the one test that calls this, found by the closure's name.
+pub fn isolated<F: FnOnce()>(test: F) {
+    const CHILD: &str = "QUOIT_ISOLATED_TEST";
+    let path = std::any::type_name::<F>();
+    let path = path.split_once("::").expect("a path begins with the crate").1;
+    let name = path.split_once("::{{").map_or(path, |(name, _)| name);
+    if std::env::var(CHILD).is_ok_and(|child| child == name) {
+        return test();
+    }
+    let mut child = Command::new(std::env::current_exe().expect("the test binary is there"))
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, name)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the test binary starts");
+    let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = err.read_to_string(&mut text);
+        text
+    });
+    let mut text = String::new();
+    let _ = out.read_to_string(&mut text);
+    let status = child.wait().expect("the child is ours");
+    let errors = errors.join().unwrap();
+    print!("{text}{errors}");
+    assert!(status.success(), "{name} failed in its own process: {status}\n{text}\n{errors}");
+    assert!(text.contains("1 passed"), "{name} did not run in its own process:\n{text}");
+}
+
+/// Random numbers, the same for the same seed (xorshift64*).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.next() >> 16) as usize % end
+    }
+
+    /// A number from 1 to `most`, small ones as likely as large ones.
+    pub fn size(&mut self, most: usize) -> usize {
+        let bits = self.below(most.ilog2() as usize + 1);
+        1 + self.below((1 << (bits + 1)).min(most))
+    }
+}
+
+/// The byte at `place` of a stream: neighbours differ, and so do places that are far apart.
+pub fn byte_at(place: u64) -> u8 {
+    let mixed = (place + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed >> 56) as u8
+}
+
+/// `len` bytes of the pattern from `place` on.
+pub fn pattern(place: u64, len: usize) -> Vec<u8> {
+    (place..place + len as u64).map(byte_at).collect()
+}
+
+/// What was received so far of a stream of the pattern.
+#[derive(Default)]
+pub struct Oracle(pub u64);
+
+impl Oracle {
+    /// Takes the next bytes.
+    #[track_caller]
+    pub fn take(&mut self, bytes: &[u8]) {
+        for (index, byte) in bytes.iter().enumerate() {
+            let place = self.0 + index as u64;
+            assert_eq!(*byte, byte_at(place), "byte {place} of the stream is another");
+        }
+        self.0 += bytes.len() as u64;
+    }
+}
+
+/// A listener on a free port.
+pub async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// A stream of ours, and its peer of the standard library.
+pub async fn pair() -> (TcpStream, std::net::TcpStream) {
+    let (listener, address) = listen().await;
+    // The kernel completes the connection without an accept.
+    let peer = std::net::TcpStream::connect(address).unwrap();
+    peer.set_nodelay(true).unwrap();
+    (listener.accept().await.unwrap().0, peer)
+}
+
+/// Two streams of ours that are connected.
+pub async fn pair_of_ours() -> (TcpStream, TcpStream) {
+    let (listener, address) = listen().await;
+    let client = quoit::spawn(TcpStream::connect(address));
+    let (server, _) = listener.accept().await.unwrap();
+    (server, client.await.unwrap().unwrap())
+}
+
+/// A waker that remembers whether it was called.
+#[derive(Default)]
+pub struct Flag(AtomicBool);
+
+impl Flag {
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Polls once with a waker that only remembers.
+pub fn poll_once<F: Future>(future: Pin<&mut F>, flag: &Arc<Flag>) -> Poll<F::Output> {
+    let waker = Waker::from(Arc::clone(flag));
+    future.poll(&mut Context::from_waker(&waker))
+}
+
+/// Turns laps until `done`, without a sleep, and panics after some seconds.
+pub async fn until(mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it does not come");
+        sleep(Duration::from_micros(50)).await;
+    }
+}
+
+/// Has the loop turn one lap, in which it enters the kernel.
+pub async fn lap() {
+    sleep(Duration::from_micros(1)).await;
+}
+
+/// Waits for a thread without keeping the loop from turning.
+pub async fn join<T>(thread: std::thread::JoinHandle<T>) -> T {
+    while !thread.is_finished() {
+        sleep(Duration::from_micros(200)).await;
+    }
+    match thread.join() {
+        Ok(output) => output,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Everything that is open, by number.
+pub fn descriptors() -> BTreeMap<i32, String> {
+    let mut open = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
+        let entry = entry.unwrap();
+        let number = entry.file_name().to_str().unwrap().parse().unwrap();
+        // The descriptor of the listing itself is gone by the time it is looked at.
+        if let Ok(target) = std::fs::read_link(entry.path()) {
+            open.insert(number, target.display().to_string());
+        }
+    }
+    open.retain(|_, target| !target.starts_with("/proc/"));
+    open
+}
+
+/// Resident memory of the process in bytes.
+pub fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// Runs `main`, then holds the books against what was there before: nothing in flight, leased,
+/// running or open is left within a second, and no kernel wrote into a buffer after its drop.
+///
+/// It counts the process's descriptors, so it is called in an [`isolated`] test.
+pub fn ledger<T>(main: impl AsyncFnOnce() -> T) -> T {
+    let runtime = Runtime::new().expect("a runtime starts");
+    runtime.block_on(lap());
+    let open = descriptors();
+    let output = runtime.block_on(within(PATIENCE, main()));
+    let end = Instant::now();
+    while !is_quiet(&runtime.stats()) && end.elapsed() < Duration::from_secs(1) {
+        runtime.block_on(sleep(Duration::from_millis(1)));
+    }
+    let stats = runtime.stats();
+    assert!(is_quiet(&stats), "something is left: {stats:#?}");
+    assert_eq!(stats.stray, 0, "an answer named nobody");
+    assert_eq!(stats.caught_panics, 0);
+    assert_eq!(descriptors(), open, "descriptors were lost or left open");
+    drop(runtime);
+    assert_eq!(quarantine::violations(), 0, "a kernel wrote into memory that was free");
+    output
+}
+
+fn is_quiet(stats: &Stats) -> bool {
+    (stats.live_ops, stats.orphans, stats.leases, stats.tasks, stats.timers) == (0, 0, 0, 0, 0)
+}

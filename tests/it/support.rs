@@ -1,0 +1,272 @@
+//! What the tests share: every kernel, isolation in a process of its own, and the ledger.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::future::Future;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use quoit::runtime::{Builder, Runtime, Stats};
+
+/// Tells a child process which test it is there for.
+const ISOLATED: &str = "QUOIT_ISOLATED";
+/// What a child prints when its test has run to the end.
+const REACHED: &str = "[the isolated test has run to its end]";
+/// A test that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The environment's `QUOIT_SCALE` times `size`, at least 1: 1 is what every run affords.
+pub(crate) fn scaled(size: usize) -> usize {
+    ((size as f64 * scale()) as usize).max(1)
+}
+
+fn scale() -> f64 {
+    let scale = std::env::var("QUOIT_SCALE").ok();
+    scale.map_or(1.0, |text| text.parse().expect("QUOIT_SCALE is a number"))
+}
+
+fn limit() -> Duration {
+    LIMIT.mul_f64(scale().max(1.0))
+}
+
+/// Runs `body` on every kernel, and in every manner in which one can be used.
+///
+/// The first failure names where it happened. What hangs ends the process.
+pub(crate) fn on_every_driver<F: Future<Output = ()>>(body: impl Fn() -> F) {
+    for (name, builder) in drivers() {
+        let watch = Watch::over(format!("on {name}"));
+        let mut runtime = builder.build().unwrap();
+        runtime.block_on(body());
+        assert_eq!(runtime.shutdown(Duration::from_secs(10)), 0, "on {name}");
+        assert_eq!(runtime.stats().stray, 0, "on {name}");
+        watch.ends();
+    }
+}
+
+fn drivers() -> Vec<(&'static str, Builder)> {
+    let faults = |_| {
+        let mut enters = 0_u32;
+        let fault: Box<dyn FnMut(u32) -> Option<(i32, u32)>> = Box::new(move |_| {
+            enters += 1;
+            match enters % 11 {
+                3 => Some((libc::EINTR, 0)),
+                5 => Some((libc::EAGAIN, 1)),
+                8 => Some((libc::EBUSY, 2)),
+                _ => None,
+            }
+        });
+        fault
+    };
+    vec![
+        ("io_uring", Builder::new()),
+        ("io_uring with deadlines in the wait", Builder::new().deadline_in_wait(true)),
+        ("io_uring with small rings", Builder::new().sq_entries(2).cq_entries(4)),
+        ("io_uring that refuses", Builder::new().enter_faults(faults)),
+    ]
+}
+
+/// Ends the process with a sentence when a test hangs: a thread that is stuck cannot be ended.
+pub(crate) struct Watch {
+    done: mpsc::Sender<()>,
+    what: String,
+}
+
+impl Watch {
+    pub(crate) fn over(what: impl Into<String>) -> Self {
+        let (done, hears) = mpsc::channel::<()>();
+        let what = what.into();
+        let test = thread::current().name().unwrap_or("a test").to_owned();
+        let text = format!("{test} hangs {what}");
+        thread::spawn(move || {
+            if hears.recv_timeout(limit()) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("{text}; ending the process");
+                std::process::abort();
+            }
+        });
+        Watch { done, what }
+    }
+
+    pub(crate) fn ends(self) {}
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("this was {}", self.what);
+        }
+        let _ = self.done.send(());
+    }
+}
+
+/// Runs `body` in a process of its own: for what is process-wide, such as signals, limits, forks
+/// and the count of descriptors.
+///
+/// The test binary is started again for this one test, whose name is found in the closure's type;
+/// call it as the only thing that the test does. `SIGINT` and `SIGTERM` are blocked there on every
+/// thread but the test's own, as if the test's thread were the program's `main`.
+pub(crate) fn isolated<F: FnOnce()>(body: F) {
+    let test = test_of(std::any::type_name::<F>());
+    if std::env::var(ISOLATED).is_ok_and(|name| name == test) {
+        set_stop_signals(libc::SIG_UNBLOCK);
+        body();
+        println!("{REACHED}");
+        return;
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([&test, "--exact", "--nocapture", "--test-threads=1"]).env(ISOLATED, &test);
+    let (success, output) = run(command);
+    assert!(
+        success && output.contains(REACHED),
+        "{test} failed in its own process; this is what it said:\n{output}"
+    );
+}
+
+/// `it::runtime::a_test::{{closure}}` is the closure in `runtime::a_test`.
+fn test_of(closure: &str) -> String {
+    let path = closure.split("::{{closure}}").next().unwrap();
+    path.split_once("::").expect("a path within the crate").1.to_owned()
+}
+
+/// Blocks or unblocks the signals that stop a runtime, on this thread.
+pub(crate) fn set_stop_signals(how: i32) {
+    // SAFETY: the set is initialized by `sigemptyset` before it is used.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGINT);
+        libc::sigaddset(&raw mut set, libc::SIGTERM);
+        assert_eq!(libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut()), 0);
+    }
+}
+
+/// Whether this thread blocks `signal`.
+pub(crate) fn blocks(signal: i32) -> bool {
+    // SAFETY: the set is a place for the answer, which is read after the call has filled it.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        assert_eq!(libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut set), 0);
+        libc::sigismember(&raw const set, signal) == 1
+    }
+}
+
+/// Sends a signal to the whole process, as `kill` and a terminal do.
+pub(crate) fn kill_self(signal: i32) {
+    // SAFETY: the call takes no pointers.
+    assert_eq!(unsafe { libc::kill(libc::getpid(), signal) }, 0);
+}
+
+/// Refuses `call` to this thread with `errno`, by a seccomp filter as containers have it.
+pub(crate) fn refuse(call: libc::c_long, errno: i32) {
+    let statement = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
+    let load_number = statement((libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, 0);
+    let is_call = libc::sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 1,
+        k: call as u32,
+    };
+    let refusal = statement(libc::BPF_RET as u16, libc::SECCOMP_RET_ERRNO | errno as u32);
+    let permit = statement(libc::BPF_RET as u16, libc::SECCOMP_RET_ALLOW);
+    let mut filter = [load_number, is_call, refusal, permit];
+    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+    // SAFETY: the program lives until the call that reads it returns.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let mode = libc::SECCOMP_MODE_FILTER;
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program), 0);
+    }
+}
+
+/// Runs a child process under the time limit; whether it succeeded, and what it said.
+fn run(mut command: Command) -> (bool, String) {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    command.stdin(Stdio::null()).stdout(writer.try_clone().unwrap()).stderr(writer);
+    // SAFETY: between fork and exec it only makes system calls.
+    unsafe {
+        command.pre_exec(|| {
+            set_stop_signals(libc::SIG_BLOCK);
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().unwrap();
+    // It holds the writing end, so that reading would not end.
+    drop(command);
+    let output = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut reader, &mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    });
+    let start = Instant::now();
+    while start.elapsed() < limit() {
+        if let Some(status) = child.try_wait().unwrap() {
+            return (status.success(), format!("{}({status})", output.join().unwrap()));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    (false, format!("{}(ended after {:?})", output.join().unwrap(), limit()))
+}
+
+/// The descriptors that are open, with what they lead to.
+pub(crate) struct Ledger(BTreeMap<i32, String>);
+
+impl Ledger {
+    /// Notes what is open now. Only in an [`isolated`] test: others open descriptors too.
+    pub(crate) fn open() -> Self {
+        assert!(std::env::var_os(ISOLATED).is_some(), "a ledger needs a process of its own");
+        Ledger(descriptors())
+    }
+
+    /// Fails unless the same descriptors are open as at the beginning.
+    pub(crate) fn close(self) {
+        assert_eq!(descriptors(), self.0, "descriptors were leaked (left) or lost (right)");
+    }
+}
+
+fn descriptors() -> BTreeMap<i32, String> {
+    let entries: Vec<_> = fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap).collect();
+    // The directory's own descriptor is closed by now, so its link leads nowhere.
+    let target = |entry: fs::DirEntry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, target.to_string_lossy().into_owned()))
+    };
+    entries.into_iter().filter_map(target).collect()
+}
+
+/// Runs `body` on a runtime, and fails if it leaves anything behind: operations, orphans, leases,
+/// tasks or timers on the core, or descriptors in the process. Only in an [`isolated`] test.
+pub(crate) fn ledger<T>(builder: Builder, body: impl AsyncFnOnce() -> T) -> T {
+    let ledger = Ledger::open();
+    let mut runtime = builder.build().unwrap();
+    let output = runtime.block_on(body());
+    settle(&runtime);
+    assert_eq!(runtime.shutdown(Duration::from_secs(10)), 0);
+    assert_settled(&runtime.stats());
+    drop(runtime);
+    ledger.close();
+    output
+}
+
+/// Lets a runtime run until nothing is left on it, and fails if something stays.
+pub(crate) fn settle(runtime: &Runtime) {
+    let start = Instant::now();
+    while !is_settled(&runtime.stats()) && start.elapsed() < Duration::from_secs(5) {
+        runtime.block_on(quoit::time::sleep(Duration::from_millis(1)));
+    }
+    assert_settled(&runtime.stats());
+}
+
+fn is_settled(stats: &Stats) -> bool {
+    let levels = [stats.live_ops, stats.orphans, stats.leases];
+    levels == [0; 3] && stats.tasks == 0 && stats.timers == 0
+}
+
+#[track_caller]
+pub(crate) fn assert_settled(stats: &Stats) {
+    assert!(is_settled(stats), "something is left on the core: {stats:#?}");
+    assert_eq!(stats.stray, 0, "an answer named no operation");
+}
