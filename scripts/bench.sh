@@ -31,10 +31,12 @@ environment() {
     echo "arguments   $*"
     echo
     echo "crates:"
-    cargo tree --quiet --manifest-path "$manifest" --prefix none --edges normal | sed 's/ (.*//; s/^/  /' | sort -u
+    cargo tree --quiet --manifest-path "$manifest" --prefix none --edges normal |
+        sed 's/ (.*//; s/^/  /' | sort -u
     echo
     echo "mitigations:"
-    grep -H . /sys/devices/system/cpu/vulnerabilities/* 2>/dev/null | sed "s|^/sys/devices/system/cpu/vulnerabilities/|  |"
+    grep -H . /sys/devices/system/cpu/vulnerabilities/* 2>/dev/null |
+        sed "s|^/sys/devices/system/cpu/vulnerabilities/|  |"
 }
 
 for tool in cargo rustc; do

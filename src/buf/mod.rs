@@ -12,7 +12,7 @@
 //! | `Arc<[u8]>`, `Rc<[u8]>`, `Arc<Vec<u8>>`, `Rc<Vec<u8>>` | all of it | no: others may be reading |
 //! | `&'static [u8]`, `&'static [u8; N]`, `&'static str`, `String` | all of it | no |
 //! | [`Slice`] of any of these | what is initialised in its range | its range |
-//! | `Vec<B>`, `[B; N]`, `Box<[B]>`, tuples of 2 to 4 | one buffer after the other ([`IoVectored`]) | one buffer after the other ([`IoVectoredMut`]) |
+//! | `Vec<B>`, `[B; N]`, `Box<[B]>`, tuples | one after the other ([`IoVectored`]) | likewise ([`IoVectoredMut`]) |
 //!
 //! A read fills a buffer from its first byte and sets its length to the bytes that came. To keep
 //! what is already there, read into a [`slice`](IoBuf::slice).

@@ -177,7 +177,7 @@ struct Of<T>(T);
 
 impl<T: Op> Of<T> {
     const VTABLE: Vtable = Vtable {
-        // SAFETY (all): the slot stored a T in the place, and nothing else refers to it now.
+        // SAFETY: (all) the slot stored a T in the place, and nothing else refers to it now.
         prepare: |place| unsafe { (*locate::<T>(place)).prepare() },
         // SAFETY: as above.
         more: |place, cqe| unsafe { (*locate::<T>(place)).more(cqe) },

@@ -363,7 +363,8 @@ impl Ring {
             return self.abandon(id, cqe);
         }
         // SAFETY: as above.
-        if !slot.is_cancelled() && self.guard(|| unsafe { (vtable.again)(place, &cqe) }) == Some(true)
+        if !slot.is_cancelled()
+            && self.guard(|| unsafe { (vtable.again)(place, &cqe) }) == Some(true)
         {
             self.push_slot(id);
             let waker = slot.set_waker(None);

@@ -24,9 +24,7 @@ impl Address {
     }
 
     /// Lets `fill` write an address, and takes what it wrote.
-    pub(crate) fn read(
-        fill: impl FnOnce(&mut [u8]) -> io::Result<i32>,
-    ) -> io::Result<SocketAddr> {
+    pub(crate) fn read(fill: impl FnOnce(&mut [u8]) -> io::Result<i32>) -> io::Result<SocketAddr> {
         let mut storage = SockAddrStorage::zeroed();
         let size = storage.size_of() as usize;
         // SAFETY: the storage is plain bytes, zeroed, of this size.

@@ -6,12 +6,12 @@ pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence};
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence};
+pub(crate) use loom::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence,
+};
 
 /// Atomics that no model checks: counters, state that a forked child's only thread reads, and what
 /// is shared with the kernel.
 pub(crate) mod plain {
-    pub(crate) use std::sync::atomic::{
-        AtomicBool, AtomicI32, AtomicU16, AtomicU64, Ordering,
-    };
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU64, Ordering};
 }

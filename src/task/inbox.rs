@@ -174,7 +174,7 @@ struct Message<F> {
 
 impl<F: FnOnce() + Send + 'static> Message<F> {
     const VTABLE: NodeVtable = NodeVtable {
-        // SAFETY (both): `send` leaked the box that this node is the head of.
+        // SAFETY: (both) `send` leaked the box that this node is the head of.
         run: |node| unsafe { (Box::from_raw(node.cast::<Self>().as_ptr()).message)() },
         // SAFETY: as above.
         discard: |node| drop(unsafe { Box::from_raw(node.cast::<Self>().as_ptr()) }),

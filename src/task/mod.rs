@@ -45,11 +45,12 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    let task = crate::sys::current::core(|core| core.id).zip(crate::sys::current::with(
-        |scheduler: &Scheduler| scheduler.spawn(future),
-    ));
+    let task = crate::sys::current::core(|core| core.id)
+        .zip(crate::sys::current::with(|scheduler: &Scheduler| scheduler.spawn(future)));
     match task {
         Some((core, id)) => JoinHandle::new(core, id),
-        None => panic!("spawn was called outside of a runtime; start one with `quoit::runtime::run`"),
+        None => {
+            panic!("spawn was called outside of a runtime; start one with `quoit::runtime::run`")
+        }
     }
 }

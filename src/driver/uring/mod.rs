@@ -172,7 +172,8 @@ impl Uring {
 
     /// Waits a little after the kernel refused for want of memory and had nothing to answer.
     fn back_off(&mut self) {
-        self.backoff = (self.backoff * 2).clamp(Duration::from_millis(1), Duration::from_millis(100));
+        self.backoff =
+            (self.backoff * 2).clamp(Duration::from_millis(1), Duration::from_millis(100));
         std::thread::sleep(self.backoff);
     }
 }

@@ -83,9 +83,16 @@ impl Fault {
     fn of(error: &io::Error) -> Fault {
         match error.raw_os_error() {
             Some(
-                libc::ECONNABORTED | libc::EPROTO | libc::ENETDOWN | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN | libc::ENONET | libc::EHOSTUNREACH | libc::ENETUNREACH
-                | libc::ETIMEDOUT | libc::EPERM,
+                libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ETIMEDOUT
+                | libc::EPERM,
             ) => Fault::OfThePeer,
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Fault::Shortage,
             _ => Fault::OfTheListener,
@@ -203,8 +210,8 @@ unsafe impl Op for AcceptMany {
 
     fn again(&mut self, cqe: &Cqe) -> bool {
         // It ended with a connection and without an error, or was interrupted.
-        let goes_on = cqe.result == -libc::EINTR
-            || (cqe.result >= 0 && self.parked.len() < PARKED_AT_MOST);
+        let goes_on =
+            cqe.result == -libc::EINTR || (cqe.result >= 0 && self.parked.len() < PARKED_AT_MOST);
         if goes_on {
             self.park(*cqe);
         }

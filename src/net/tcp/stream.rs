@@ -6,9 +6,9 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use super::connect;
 use super::receive::{self, Inbound};
 use super::send::{self, Outbound};
-use super::connect;
 use crate::buf::{
     BufError, BufResult, IoBuf, IoBufMut, IoVectored, PooledBuf, Slice, map_buf, tail,
 };
