@@ -59,7 +59,7 @@
 //! | `loop.call_soon_threadsafe(f)` | [`runtime::Handle::call_soon`] |
 
 pub mod buf;
-mod driver;
+pub mod driver;
 pub mod fs;
 pub mod net;
 mod op;

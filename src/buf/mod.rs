@@ -52,6 +52,6 @@ pub use vectored::{IoVectored, IoVectoredMut};
 
 pub(crate) use error::map_buf;
 pub(crate) use filling::Filling;
-pub(crate) use io_buf::{rest_to_fill, rest_to_write, sqe_len};
+pub(crate) use io_buf::{rest_to_fill, rest_to_write};
 pub(crate) use slice::tail;
-pub(crate) use vectored::{IOV_MAX, Iovecs, total_len};
+pub(crate) use vectored::{Iovecs, total_len};

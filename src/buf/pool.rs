@@ -20,7 +20,7 @@ use crate::sys::atomic::plain::{AtomicU16, Ordering};
 use crate::sys::current::Floor;
 
 /// Bytes in one buffer. A received message larger than this takes several.
-pub const SIZE: usize = 4096;
+pub(crate) const SIZE: usize = 4096;
 /// The most buffers that a core can have out and in: 16 MiB, of which only what is used is memory.
 const ENTRIES: u16 = 4096;
 const PUBLISHED_AT_FIRST: u16 = 256;
@@ -92,6 +92,11 @@ impl Pool {
     pub(crate) fn registration(&self) -> Register {
         let ring = self.ring.start.as_ptr().cast();
         Register::Buffers { ring, entries: ENTRIES, group: GROUP }
+    }
+
+    /// What the kernel is told in the end.
+    pub(crate) fn removal(&self) -> Register {
+        Register::RemoveBuffers { group: GROUP }
     }
 
     /// Leases that are out.

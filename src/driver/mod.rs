@@ -1,4 +1,15 @@
 //! The boundary: requests go in, answers come out, and whoever stands behind it is a kernel.
+//!
+//! An operation describes itself once, as a 64-byte [`Sqe`], and gets [`Cqe`]s. It never asks who
+//! answers. io_uring is the real kernel; whoever implements [`Driver`] writes another.
+//!
+//! ```
+//! use quoit::driver::{Cqe, Fields};
+//!
+//! let answer = Cqe { user_data: 7, result: -2, flags: 0 };
+//! assert_eq!(answer.result().unwrap_err().kind(), std::io::ErrorKind::NotFound);
+//! assert_eq!(std::mem::size_of::<Fields>(), 64);
+//! ```
 
 use std::io;
 use std::os::fd::RawFd;

@@ -61,11 +61,6 @@ impl<T: Multishot> Answers<T> {
             Some((op, cqe)) => Poll::Ready(Next::End(op.complete(cqe))),
         }
     }
-
-    /// Asks for a cancel; the end follows when everything that had arrived was taken.
-    pub(crate) fn cancel(&self) {
-        self.ring.cancel(self.id);
-    }
 }
 
 impl<T: Multishot> Drop for Answers<T> {

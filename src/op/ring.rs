@@ -259,18 +259,13 @@ impl Ring {
         }
     }
 
-    /// Asks for a cancel of an operation that is still awaited.
-    pub(super) fn cancel(&self, id: OpId) {
-        if self.table.get(id).is_some_and(|slot| slot.state() == State::Waiting) {
-            self.table.cancel(id);
-        }
-    }
-
     fn abandon(&self, id: OpId, cqe: Cqe) {
         let slot = self.table.get(id).expect("the slot is in use");
         let (vtable, place) = (slot.vtable(), slot.place());
-        // SAFETY: I1, the last answer has come; `free` is called between the move and user code.
-        self.guard(|| unsafe { (vtable.abandon)(place, cqe, &|| self.table.free(id)) });
+        self.guard(|| {
+            // SAFETY: I1, the last answer has come; `free` is called between the move and user code.
+            unsafe { (vtable.abandon)(place, cqe, &|| self.table.free(id)) };
+        });
         self.call_next();
     }
 
@@ -363,9 +358,8 @@ impl Ring {
             return self.abandon(id, cqe);
         }
         // SAFETY: as above.
-        if !slot.is_cancelled()
-            && self.guard(|| unsafe { (vtable.again)(place, &cqe) }) == Some(true)
-        {
+        let again = || unsafe { (vtable.again)(place, &cqe) };
+        if !slot.is_cancelled() && self.guard(again) == Some(true) {
             self.push_slot(id);
             let waker = slot.set_waker(None);
             self.guard(|| waker.map(Waker::wake));
@@ -476,6 +470,11 @@ impl Ring {
         let left = self.table.live();
         let pool = self.pool.take();
         if left == 0 {
+            let mut driver = driver;
+            if let Some(pool) = &pool {
+                // SAFETY: it names memory only to end its use.
+                let _ = unsafe { driver.register(pool.removal()) };
+            }
             drop(driver);
             drop(pool);
             return Drained::Empty;

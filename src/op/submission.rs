@@ -34,13 +34,6 @@ impl<T: Op> Submission<T> {
         Submission { state: State::Idle(op) }
     }
 
-    /// Asks for a cancel and goes on waiting for the true outcome.
-    pub(crate) fn cancel(&self) {
-        if let State::InFlight(ring, id) = &self.state {
-            ring.cancel(*id);
-        }
-    }
-
     /// Moves the operation into its slot, unless it has to wait for admission.
     #[inline]
     fn submit(&mut self, context: &mut Context<'_>) -> Poll<T::Output> {

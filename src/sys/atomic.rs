@@ -13,5 +13,5 @@ pub(crate) use loom::sync::atomic::{
 /// Atomics that no model checks: counters, state that a forked child's only thread reads, and what
 /// is shared with the kernel.
 pub(crate) mod plain {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU64, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, Ordering};
 }

@@ -22,7 +22,7 @@ pub use yielding::{YieldNow, yield_now};
 
 pub(crate) use inbox::Remote;
 pub(crate) use join::describe;
-pub(crate) use scheduler::{Scheduler, TaskId};
+pub(crate) use scheduler::Scheduler;
 
 /// Starts a task on this core. It runs until it ends, whether or not its handle is kept.
 ///

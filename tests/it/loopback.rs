@@ -178,7 +178,7 @@ impl Wake for Flag {
 }
 
 /// Polls once with a waker that only remembers.
-pub fn poll_once<F: Future>(future: Pin<&mut F>, flag: &Arc<Flag>) -> Poll<F::Output> {
+pub fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>, flag: &Arc<Flag>) -> Poll<F::Output> {
     let waker = Waker::from(Arc::clone(flag));
     future.poll(&mut Context::from_waker(&waker))
 }
@@ -221,6 +221,39 @@ pub fn descriptors() -> BTreeMap<i32, String> {
     }
     open.retain(|_, target| !target.starts_with("/proc/"));
     open
+}
+
+/// An address where a connect neither succeeds nor fails: the backlog is full.
+pub fn blackhole() -> (std::net::TcpListener, Vec<std::net::TcpStream>, SocketAddr) {
+    use std::os::fd::AsRawFd;
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    // SAFETY: the call takes no pointers.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let address = listener.local_addr().unwrap();
+    let mut filling = Vec::new();
+    while let Ok(stream) =
+        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50))
+    {
+        filling.push(stream);
+    }
+    (listener, filling, address)
+}
+
+/// Sets the limit so that so many descriptors can still be opened.
+pub fn leave_descriptors(room: usize) {
+    let open = descriptors();
+    let mut free = (0..).filter(|number| !open.contains_key(number));
+    set_descriptor_limit(free.nth(room).unwrap() as u64);
+}
+
+/// Sets how many descriptors the process may have open.
+pub fn set_descriptor_limit(soft: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a place for the answer.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    limit.rlim_cur = soft;
+    // SAFETY: `limit` was filled by the call above.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
 }
 
 /// Resident memory of the process in bytes.

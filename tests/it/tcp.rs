@@ -13,7 +13,7 @@ use quoit::net::{TcpListener, TcpStream};
 use quoit::time::sleep;
 
 use crate::loopback::{
-    Flag, Oracle, Random, descriptors, isolated, join, lap, ledger, listen, pair, pair_of_ours,
+    Flag, Oracle, Random, blackhole, descriptors, isolated, join, lap, ledger, listen, pair, pair_of_ours,
     pattern, poll_once, resident, run, until, within,
 };
 
@@ -431,22 +431,6 @@ fn a_connect_that_is_dropped_on_its_way_closes_its_socket() {
             }
         });
     });
-}
-
-/// An address where a connect neither succeeds nor fails: the backlog is full.
-fn blackhole() -> (std::net::TcpListener, Vec<std::net::TcpStream>, std::net::SocketAddr) {
-    use std::os::fd::AsRawFd;
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    // SAFETY: the call takes no pointers.
-    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
-    let address = listener.local_addr().unwrap();
-    let mut filling = Vec::new();
-    while let Ok(stream) =
-        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50))
-    {
-        filling.push(stream);
-    }
-    (listener, filling, address)
 }
 
 #[test]

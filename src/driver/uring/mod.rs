@@ -34,7 +34,7 @@ const WORK_A_CALL: usize = 16;
 
 /// A hook that makes enters fail, for tests: it sees how many requests wait, and may answer an
 /// errno and how many of them are handed over before it strikes.
-pub type EnterFault = Box<dyn FnMut(u32) -> Option<(i32, u32)>>;
+pub(crate) type EnterFault = Box<dyn FnMut(u32) -> Option<(i32, u32)>>;
 
 /// io_uring as a [`Driver`].
 pub(crate) struct Uring {

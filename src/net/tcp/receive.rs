@@ -33,6 +33,7 @@ pub(super) struct Inbound {
     /// The multishot receive, once `recv` has started it.
     armed: Cell<Option<Answers<ReceiveMany>>>,
     /// What arrived for nobody, oldest first.
+    #[expect(clippy::box_collection, reason = "eight bytes in the many streams that have none")]
     unread: RefCell<Option<Box<VecDeque<PooledBuf>>>>,
     /// The pool had nothing left: the next receive uses the heap.
     starved: Cell<bool>,
@@ -306,6 +307,7 @@ struct ReceiveMany {
     fd: Fd<State>,
     pool: Rc<Pool>,
     first: Option<PooledBuf>,
+    #[expect(clippy::box_collection, reason = "the payload stays small, and more are rare")]
     more: Option<Box<VecDeque<PooledBuf>>>,
 }
 
