@@ -2,7 +2,9 @@
 
 use std::io;
 
-use super::{IoBufMut, rest_to_fill};
+use std::ops::ControlFlow;
+
+use super::{IoBufMut, IoVectoredMut, Iovecs, rest_to_fill};
 use crate::driver::Cqe;
 
 /// A buffer, and how much of it has been filled from the front.
@@ -65,5 +67,56 @@ impl<B: IoBufMut> Filling<B> {
         // SAFETY: as in `filled`.
         unsafe { self.buf.set_buf_len(self.done) };
         self.buf
+    }
+}
+
+/// Several buffers, and how much of them has been filled, one after the other.
+pub(crate) struct FillingVectored<V> {
+    bufs: V,
+    done: usize,
+    /// How much the request that is in flight may fill.
+    asked: usize,
+    iovecs: Iovecs,
+}
+
+impl<V: IoVectoredMut> FillingVectored<V> {
+    pub(crate) fn new(bufs: V) -> Self {
+        FillingVectored { bufs, done: 0, asked: 0, iovecs: Iovecs::new() }
+    }
+
+    /// Whether there is any room at all.
+    pub(crate) fn has_room(&mut self) -> bool {
+        let each = |_, capacity| match capacity {
+            0 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        };
+        self.bufs.visit_bufs_mut(each).is_break()
+    }
+
+    /// The room that is left, for a request: where its iovecs are, and how many.
+    pub(crate) fn rest(&mut self) -> (*const libc::iovec, u32) {
+        self.asked = self.iovecs.fill_mut(&mut self.bufs, self.done);
+        (self.iovecs.as_mut_ptr(), self.iovecs.count() as u32)
+    }
+
+    /// Counts what the kernel filled in answer to a request for [`rest`](Self::rest).
+    pub(crate) fn advance(&mut self, cqe: &Cqe) -> io::Result<usize> {
+        let filled = cqe.result()? as usize;
+        assert!(filled <= self.asked, "{filled} bytes were filled of {}", self.asked);
+        self.asked = 0;
+        self.done += filled;
+        Ok(filled)
+    }
+
+    /// The buffers as they were, for a read that makes no request.
+    pub(crate) fn into_inner(self) -> V {
+        self.bufs
+    }
+
+    /// The buffers, with their lengths at what was filled.
+    pub(crate) fn finish(mut self) -> V {
+        // SAFETY: `done` bytes were filled: a driver's answers are truthful.
+        unsafe { self.bufs.set_filled(self.done) };
+        self.bufs
     }
 }

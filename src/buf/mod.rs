@@ -51,7 +51,7 @@ pub use slice::Slice;
 pub use vectored::{IoVectored, IoVectoredMut};
 
 pub(crate) use error::map_buf;
-pub(crate) use filling::Filling;
+pub(crate) use filling::{Filling, FillingVectored};
 pub(crate) use io_buf::{rest_to_fill, rest_to_write};
 pub(crate) use slice::tail;
-pub(crate) use vectored::{Iovecs, total_len};
+pub(crate) use vectored::{Iovecs, scatter, total_len};

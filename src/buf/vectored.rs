@@ -305,6 +305,24 @@ pub(crate) fn total_len<V: IoVectored>(bufs: &V) -> usize {
     total
 }
 
+/// Copies `bytes` into `bufs` as far as there is room in the first 1024 of them, sets their lengths,
+/// and says how far that was.
+pub(crate) fn scatter<V: IoVectoredMut>(bufs: &mut V, bytes: &[u8]) -> usize {
+    let mut iovecs = Iovecs::new();
+    iovecs.fill_mut(bufs, 0);
+    let mut rest = bytes;
+    for place in iovecs.as_slice() {
+        let (now, later) = rest.split_at(rest.len().min(place.iov_len));
+        // SAFETY: the buffers have `iov_len` bytes of room there, and `bufs` has not been touched.
+        unsafe { ptr::copy_nonoverlapping(now.as_ptr(), place.iov_base.cast(), now.len()) };
+        rest = later;
+    }
+    let copied = bytes.len() - rest.len();
+    // SAFETY: so many bytes were written, one buffer after the other.
+    unsafe { bufs.set_filled(copied) };
+    copied
+}
+
 /// The most buffers that the kernel takes at a time (`UIO_MAXIOV`).
 pub(crate) const IOV_MAX: usize = 1024;
 
@@ -352,6 +370,10 @@ impl Iovecs {
     /// Where the iovecs are. The pointer holds while `self` stays in its place, untouched.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut iovec {
         if self.many.is_empty() { self.few.as_mut_ptr() } else { self.many.as_mut_ptr() }
+    }
+
+    fn as_slice(&self) -> &[iovec] {
+        if self.many.is_empty() { &self.few[..self.count] } else { &self.many }
     }
 
     /// How many there are; at most [`IOV_MAX`].

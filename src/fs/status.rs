@@ -2,20 +2,18 @@
 
 use std::io;
 
-use io_uring::{opcode, types};
-
 use super::file::File;
-use crate::driver::{Cqe, Sqe};
-use crate::op::{Op, Submission};
-use crate::sys::fd::Fd;
+use crate::driver::Call;
+use crate::op;
+use crate::sys::status::Status;
 
 impl File {
     /// How many bytes the file has: 0 for what has no length, such as a pipe or most of `/proc`.
     ///
-    /// Dropping the future loses nothing. `IORING_OP_STATX`, kernel 5.6.
+    /// It is answered at once, by `fstat`; a network file system may ask its server meanwhile.
     ///
     /// # Errors
-    /// What `statx` answers.
+    /// What `fstat` answers.
     ///
     /// # Panics
     /// Outside of the runtime that opened the file, when it is first polled.
@@ -29,38 +27,10 @@ impl File {
     /// # std::fs::remove_file(path)?;
     /// # std::io::Result::Ok(()) }).unwrap().unwrap();
     /// ```
-    #[expect(clippy::len_without_is_empty, reason = "a length of 0 does not mean an empty file")]
     pub async fn len(&self) -> io::Result<u64> {
-        Submission::new(Status { fd: self.fd.clone(), answer: [0; WORDS] }).await
-    }
-}
-
-/// `struct statx` has 256 bytes, and `stx_size` is at byte 40 of it.
-const WORDS: usize = 256 / 8;
-const SIZE: usize = 40 / 8;
-
-/// `IORING_OP_STATX`, kernel 5.6, of the descriptor itself (`AT_EMPTY_PATH`).
-struct Status {
-    fd: Fd,
-    answer: [u64; WORDS],
-}
-
-// SAFETY: I2: the request points at `answer` and at a literal; `fd` keeps the descriptor open.
-unsafe impl Op for Status {
-    type Output = io::Result<u64>;
-
-    const WAITS_FOR_ADMISSION: bool = true;
-
-    fn prepare(&mut self) -> Sqe {
-        let answer = self.answer.as_mut_ptr().cast();
-        opcode::Statx::new(types::Fd(self.fd.raw()), c"".as_ptr(), answer)
-            .flags(libc::AT_EMPTY_PATH)
-            .mask(libc::STATX_SIZE)
-            .build()
-    }
-
-    fn complete(self, cqe: Cqe) -> Self::Output {
-        cqe.result()?;
-        Ok(self.answer[SIZE])
+        let fd = self.fd.raw();
+        let ask =
+            |status: &mut _| op::with("File::len", |ring| ring.call(Call::Status { fd, status }));
+        Ok(Status::read(ask)?.len())
     }
 }

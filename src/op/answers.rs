@@ -52,13 +52,10 @@ impl<T: Multishot> Answers<T> {
     /// Takes what is parked, oldest first, then the end. After the end there is nothing to ask.
     #[inline]
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Next<T>> {
-        // SAFETY: the ticket's type is that of the payload, and `pop` runs nothing of a user.
-        if let Some(item) = unsafe { self.ring.payload::<T>(self.id).pop() } {
-            return Poll::Ready(Next::Item(item));
-        }
-        match self.ring.take::<T>(self.id, context) {
+        match self.ring.poll_many::<T>(self.id, context) {
             None => Poll::Pending,
-            Some((op, cqe)) => Poll::Ready(Next::End(op.complete(cqe))),
+            Some(Ok(item)) => Poll::Ready(Next::Item(item)),
+            Some(Err((op, cqe))) => Poll::Ready(Next::End(op.complete(cqe))),
         }
     }
 }

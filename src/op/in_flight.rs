@@ -15,7 +15,7 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::{self, NonNull};
 use std::task::Waker;
 
@@ -23,10 +23,11 @@ use super::Op;
 use crate::driver::{Cqe, RESERVED, Sqe};
 use crate::sys::current;
 
-/// Payloads up to this size live in their slot; larger ones are boxed, one allocation each.
-///
-/// Two cache lines a slot in all: that holds a receive or a send of a `Vec` or of a slice of one,
-/// and keeps an idle connection small.
+/// A slot, in bytes. An idle connection has one, so it is no larger than it need be.
+const SLOT: usize = 112;
+
+/// Payloads up to this size live in their slot; larger ones are boxed, one allocation each. It is
+/// enough for a receive or a send of a `Vec`, or of a slice of one.
 const INLINE: usize = 72;
 
 const NONE: u32 = u32::MAX;
@@ -69,7 +70,7 @@ pub(super) struct Vtable {
     pub(super) abandon: unsafe fn(*mut (), Cqe, &dyn Fn()),
 }
 
-#[repr(C, align(128))]
+#[repr(C)]
 pub(super) struct Slot {
     generation: Cell<u32>,
     state: Cell<State>,
@@ -79,16 +80,20 @@ pub(super) struct Slot {
     linked: Cell<bool>,
     /// The next free slot, or the next pending cancel.
     next: Cell<u32>,
-    result: Cell<i32>,
-    flags: Cell<u32>,
     /// The task whose poll submitted it.
     pub(super) task: Cell<u32>,
-    waker: Cell<Option<Waker>>,
+    note: UnsafeCell<Note>,
     vtable: Cell<Option<&'static Vtable>>,
     payload: UnsafeCell<MaybeUninit<[u64; INLINE / 8]>>,
 }
 
-const _: () = assert!(size_of::<Slot>() == 128);
+/// Whom the answer is for, until it has come; then the answer. The slot's state says which.
+union Note {
+    waker: ManuallyDrop<Option<Waker>>,
+    answer: (i32, u32),
+}
+
+const _: () = assert!(size_of::<Slot>() == SLOT);
 
 impl Slot {
     pub(super) fn state(&self) -> State {
@@ -107,28 +112,39 @@ impl Slot {
         self.payload.get().cast()
     }
 
+    /// The place of the waker, while no last answer has come.
+    fn waker(&self) -> *mut Option<Waker> {
+        assert!(self.state.get() != State::Done, "a slot that is done keeps an answer, no waker");
+        self.note.get().cast()
+    }
+
     /// Stores a waker, and returns the one it displaces.
     pub(super) fn set_waker(&self, waker: Option<Waker>) -> Option<Waker> {
-        self.waker.replace(waker)
+        // SAFETY: in this state the note is a waker, and nothing else runs on this thread meanwhile.
+        unsafe { std::mem::replace(&mut *self.waker(), waker) }
     }
 
     /// Calls `f` with the waker left in place; `f` is not user code.
     pub(super) fn peek_waker<R>(&self, f: impl FnOnce(Option<&Waker>) -> R) -> R {
-        // SAFETY: `f` cannot reach this cell, and nothing else runs on this thread meanwhile.
-        f(unsafe { (*self.waker.as_ptr()).as_ref() })
+        // SAFETY: as above, and `f` cannot reach the note.
+        f(unsafe { (*self.waker()).as_ref() })
     }
 
     fn answer(&self) -> Cqe {
-        Cqe { user_data: 0, result: self.result.get(), flags: self.flags.get() }
+        assert_eq!(self.state.get(), State::Done);
+        // SAFETY: in this state the note is an answer.
+        let (result, flags) = unsafe { (*self.note.get()).answer };
+        Cqe { user_data: 0, result, flags }
     }
 
     /// 2 complete: keeps the last answer. Returns whom to wake.
     pub(super) fn done(&self, cqe: Cqe) -> Option<Waker> {
         assert_eq!(self.state.get(), State::Waiting);
-        self.result.set(cqe.result);
-        self.flags.set(cqe.flags);
+        let waker = self.set_waker(None);
         self.state.set(State::Done);
-        self.waker.take()
+        // SAFETY: the waker was taken out, so nothing is overwritten that has to be dropped.
+        unsafe { self.note.get().write(Note { answer: (cqe.result, cqe.flags) }) };
+        waker
     }
 }
 
@@ -274,6 +290,8 @@ impl InFlight {
         // SAFETY: the slot was free, so its place holds nothing.
         unsafe { store(slot.place(), op) };
         slot.vtable.set(Some(&Of::<T>::VTABLE));
+        // SAFETY: the note of a free slot holds nothing that has to be dropped.
+        unsafe { slot.note.get().write(Note { waker: ManuallyDrop::new(None) }) };
         slot.state.set(State::Waiting);
         slot.cancelled.set(false);
         slot.task.set(current::core(|core| core.polled.get()).unwrap_or(u32::MAX));
@@ -302,7 +320,7 @@ impl InFlight {
         slot.state.set(State::Orphaned);
         self.orphans.set(self.orphans.get() + 1);
         self.cancel(id);
-        slot.waker.take()
+        slot.set_waker(None)
     }
 
     /// The last answer of a slot that is done, for one that will abandon it.

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use io_uring::{opcode, types};
 
-use super::Op;
-use super::in_flight::{InFlight, OpId, State, locate};
+use super::in_flight::{InFlight, OpId, Slot, State, locate};
+use super::{Multishot, Op};
 use crate::buf::pool::Pool;
 use crate::driver::retired::Retired;
 use crate::driver::sqe::FORKED;
@@ -28,6 +28,9 @@ const UPDATE: u64 = OWN | 3;
 
 /// Cancels that one lap hands over at most; the rest follow with the next, without a sleep between.
 const CANCELS_A_LAP: u32 = 256;
+
+/// Calls that one lap makes at most to have more cancels answered, once that many are in flight.
+const CATCH_UP: u32 = 64;
 
 /// How many operations may be in flight.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +96,9 @@ pub(crate) struct Ring {
     armed: Cell<Option<u64>>,
     // The kernel copies it when it takes the request, which may be a lap late: hence a fixed place.
     timespec: Box<Cell<types::Timespec>>,
+    /// Those who wait for admission, by ticket.
     line: RefCell<VecDeque<(u64, Waker)>>,
+    someone_waits: Cell<bool>,
     tickets: Cell<u64>,
     stray: Cell<u64>,
     panics: Cell<u64>,
@@ -124,6 +129,7 @@ impl Ring {
             armed: Cell::new(None),
             timespec: Box::new(Cell::new(types::Timespec::new())),
             line: RefCell::default(),
+            someone_waits: Cell::new(false),
             tickets: Cell::new(0),
             stray: Cell::new(0),
             panics: Cell::new(0),
@@ -190,7 +196,7 @@ impl Ring {
     pub(super) fn submit<T: Op>(&self, op: T, waker: Waker) -> Result<OpId, T> {
         let (id, slot) = self.table.insert(op)?;
         let displaced = slot.set_waker(Some(waker));
-        assert!(displaced.is_none(), "a free slot keeps no waker");
+        assert!(displaced.is_none(), "a new slot keeps no waker");
         if forked() {
             let cqe = Cqe { user_data: id.user_data(), result: FORKED, flags: 0 };
             self.finish(id, cqe);
@@ -219,15 +225,27 @@ impl Ring {
         self.kernel.with(|driver| unsafe { driver.push(sqe) });
     }
 
-    /// The payload of an operation in flight, in place.
-    ///
-    /// # Safety
-    /// `T` is the type of the payload, and the reference ends before anything else runs.
-    #[expect(clippy::mut_from_ref, reason = "the caller promises that it is the only one")]
-    pub(super) unsafe fn payload<T: Op>(&self, id: OpId) -> &mut T {
+    /// Takes a parked item of a multishot operation, or its end, or waits.
+    #[inline]
+    pub(super) fn poll_many<T: Multishot>(
+        &self,
+        id: OpId,
+        context: &Context<'_>,
+    ) -> Option<Result<T::Item, (T, Cqe)>> {
         let slot = self.table.get(id).expect("a ticket's slot lives until it is taken");
-        // SAFETY: the slot is in use, so its place holds the T that the caller names.
-        unsafe { &mut *locate::<T>(slot.place()) }
+        // SAFETY: the ticket's type is that of the payload; `pop` is the crate's own code, runs
+        // nothing of a user, and its borrow ends here (I1, I5).
+        if let Some(item) = unsafe { (*locate::<T>(slot.place())).pop() } {
+            return Some(Ok(item));
+        }
+        if slot.state() == State::Waiting {
+            Ring::wait(slot, context);
+            return None;
+        }
+        self.table.take::<T>(id).map(|taken| {
+            self.call_next();
+            Err(taken)
+        })
     }
 
     /// Takes the payload and the last answer, or waits for it.
@@ -237,18 +255,23 @@ impl Ring {
             self.call_next();
             return Some(taken);
         }
-        let slot = self.table.get(id).expect("a ticket's slot lives until it is taken");
+        Ring::wait(self.table.get(id).expect("a ticket's slot lives until it is taken"), context);
+        None
+    }
+
+    /// Has the task of `context` woken by the next answer.
+    #[inline]
+    fn wait(slot: &Slot, context: &Context<'_>) {
         if !slot.peek_waker(|waker| waker.is_some_and(|waker| waker.will_wake(context.waker()))) {
             // The clone comes before, and the drop after, the moment in which the slot is touched.
             let waker = context.waker().clone();
             drop(slot.set_waker(Some(waker)));
         }
-        None
     }
 
     /// Gives an operation up: it is cancelled with the next lap, and its answer is abandoned.
     pub(super) fn orphan(&self, id: OpId) {
-        match self.table.get(id).map(super::in_flight::Slot::state) {
+        match self.table.get(id).map(Slot::state) {
             Some(State::Waiting) => drop(self.table.orphan(id)),
             Some(State::Done) => {
                 let cqe = self.table.answer_of(id);
@@ -287,6 +310,23 @@ impl Ring {
             }
             (wait, _) => wait,
         };
+        let mut answered = self.trade(wait)?;
+        // The kernel answers some twenty cancels a call: without this, a program that drops more
+        // than that in each lap would have ever more operations in flight, and descriptors open.
+        for _ in 0..CATCH_UP {
+            if self.table.orphans() < CANCELS_A_LAP {
+                break;
+            }
+            self.push_cancels();
+            match self.trade(Wait::Poll)? {
+                0 => break,
+                more => answered += more,
+            }
+        }
+        Ok(answered)
+    }
+
+    fn trade(&self, wait: Wait) -> io::Result<usize> {
         let mut answers = self.answers.take();
         let result = self.kernel.with(|driver| driver.enter(wait, &mut answers));
         let answered = answers.len();
@@ -348,10 +388,19 @@ impl Ring {
                 if !unsafe { (vtable.more)(place, cqe) } {
                     self.table.cancel(id);
                 }
-                if let Some(waker) = waker {
-                    waker.wake();
+                if let Some(waker) = &waker {
+                    waker.wake_by_ref();
                 }
             });
+            // The same task will most likely wait for the next answer: its waker goes back, unless
+            // the operation ended or somebody else waits by now. What is displaced is dropped here.
+            let displaced = match self.table.get(id) {
+                Some(slot) if slot.peek_waker(|now| now.is_none()) => slot.set_waker(waker),
+                _ => waker,
+            };
+            if displaced.is_some() {
+                self.guard(|| drop(displaced));
+            }
             return;
         }
         if slot.state() == State::Orphaned {
@@ -407,6 +456,7 @@ impl Ring {
                 let number = self.tickets.replace(self.tickets.get() + 1);
                 *ticket = Some(number);
                 line.push_back((number, context.waker().clone()));
+                self.someone_waits.set(true);
             }
         }
         false
@@ -425,13 +475,22 @@ impl Ring {
         }
     }
 
+    /// Calls the next in line for admission forward, if there is room.
     #[inline]
     fn call_next(&self) {
-        if self.table.live() < self.limits.live {
-            let next = self.line.borrow_mut().pop_front();
-            if let Some((_, waker)) = next {
-                self.guard(|| waker.wake());
-            }
+        if self.someone_waits.get() && self.table.live() < self.limits.live {
+            self.call_forward();
+        }
+    }
+
+    #[cold]
+    fn call_forward(&self) {
+        let mut line = self.line.borrow_mut();
+        let next = line.pop_front();
+        self.someone_waits.set(!line.is_empty());
+        drop(line);
+        if let Some((_, waker)) = next {
+            self.guard(|| waker.wake());
         }
     }
 
@@ -442,7 +501,7 @@ impl Ring {
     pub(crate) fn drain(&self, mut tick: impl FnMut(u32, Duration) -> bool) -> Drained {
         let live: Vec<OpId> = self.table.all().map(|(id, _)| id).collect();
         for id in live {
-            match self.table.get(id).map(super::in_flight::Slot::state) {
+            match self.table.get(id).map(Slot::state) {
                 Some(State::Waiting | State::Done) => self.orphan(id),
                 Some(State::Orphaned | State::Free) | None => {}
             }

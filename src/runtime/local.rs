@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use super::log::Log;
+use super::log::{Log, discard};
 use super::stats::Stats;
 use super::stop::Stop;
 use crate::buf::pool::Pool;
@@ -74,7 +74,6 @@ impl Local {
             let text = crate::task::describe(&*panic);
             local.log.line(&format!("core {}: a callback panicked: {text}", local.index));
         }
-        // The payload may panic when it is dropped; it was only a message.
-        std::mem::forget(panic);
+        discard(panic);
     }
 }

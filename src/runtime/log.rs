@@ -1,5 +1,6 @@
 //! Where the runtime's own words go: a hook, because a library never prints.
 
+use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,8 +21,15 @@ impl Log {
         let Some(hook) = &self.0 else { return };
         // A hook that panics must not keep a core from draining, or the others from being stopped.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(text))) {
-            std::mem::forget(panic);
+            discard(panic);
         }
+    }
+}
+
+/// Drops what somebody panicked with, which may panic in its turn.
+pub(super) fn discard(panic: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Taking turns: one holder at a time, the others in line, first come first served.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 pub(crate) struct Turn {
     held: Cell<bool>,
     /// Made when somebody has to wait for the first time, so a turn that nobody contends is small.
-    line: RefCell<Option<Box<Line>>>,
+    line: Cell<Option<Box<Line>>>,
 }
 
 #[derive(Default)]
@@ -30,65 +30,89 @@ impl Turn {
         if ticket.is_none() && !self.held.replace(true) {
             return Poll::Ready(());
         }
-        self.wait(ticket, context)
-    }
-
-    fn wait(&self, ticket: &mut Ticket, context: &Context<'_>) -> Poll<()> {
-        let mut line = self.line.borrow_mut();
-        let line = &mut **line.get_or_insert_default();
-        let Some(number) = *ticket else {
-            *ticket = Some(line.next_ticket);
-            line.waiting.push_back((line.next_ticket, context.waker().clone()));
-            line.next_ticket += 1;
-            return Poll::Pending;
-        };
-        if line.called == Some(number) {
-            line.called = None;
-            *ticket = None;
-            return Poll::Ready(());
-        }
-        let place = line.waiting.binary_search_by_key(&number, |entry| entry.0);
-        let entry = &mut line.waiting[place.expect("a ticket is in the line or called")];
-        entry.1.clone_from(context.waker());
-        Poll::Pending
+        // Cloned here, and the old one dropped here: neither runs while the line is out.
+        let mut waker = context.waker().clone();
+        self.with_line(|line| line.wait(ticket, &mut waker))
     }
 
     /// Gives the turn to the next in line.
     #[inline]
     pub(crate) fn release(&self) {
         assert!(self.held.get(), "a turn is released by its holder");
-        let mut line = self.line.borrow_mut();
-        let next = line.as_mut().and_then(|line| {
-            let (number, waker) = line.waiting.pop_front()?;
-            line.called = Some(number);
-            Some(waker)
-        });
-        drop(line);
+        match self.line.take() {
+            Some(line) => self.call(line),
+            None => self.held.set(false),
+        }
+    }
+
+    #[cold]
+    fn call(&self, mut line: Box<Line>) {
+        let next = line.waiting.pop_front();
+        line.called = next.as_ref().map(|(number, _)| *number);
+        self.line.set(Some(line));
         match next {
             // The turn stays held, for the one that was called.
-            Some(waker) => waker.wake(),
+            Some((_, waker)) => waker.wake(),
             None => self.held.set(false),
         }
     }
 
     /// Leaves the line. Whoever was called and does not come passes the turn on.
+    #[inline]
     pub(crate) fn leave(&self, ticket: &mut Ticket) {
-        let Some(number) = ticket.take() else { return };
-        let mut line = self.line.borrow_mut();
-        let entries = line.as_mut().expect("a ticket came from the line");
-        let called = entries.called == Some(number);
-        let left = if called {
-            entries.called = None;
-            None
-        } else {
-            let place = entries.waiting.binary_search_by_key(&number, |entry| entry.0);
-            entries.waiting.remove(place.expect("a ticket is in the line or called"))
-        };
-        drop(line);
-        drop(left);
+        if let Some(number) = ticket.take() {
+            self.leave_as(number);
+        }
+    }
+
+    #[cold]
+    fn leave_as(&self, number: u64) {
+        let (called, waker) = self.with_line(|line| line.leave(number));
+        drop(waker);
         if called {
             self.release();
         }
+    }
+
+    /// Takes the line out for a moment; `f` runs nothing of a user.
+    fn with_line<R>(&self, f: impl FnOnce(&mut Line) -> R) -> R {
+        let mut line = self.line.take().unwrap_or_default();
+        let result = f(&mut line);
+        self.line.set(Some(line));
+        result
+    }
+}
+
+impl Line {
+    /// Comes forward if called, otherwise stands in the line with `waker`.
+    fn wait(&mut self, ticket: &mut Ticket, waker: &mut Waker) -> Poll<()> {
+        let Some(number) = *ticket else {
+            *ticket = Some(self.next_ticket);
+            let waker = std::mem::replace(waker, Waker::noop().clone());
+            self.waiting.push_back((self.next_ticket, waker));
+            self.next_ticket += 1;
+            return Poll::Pending;
+        };
+        if self.called == Some(number) {
+            self.called = None;
+            *ticket = None;
+            return Poll::Ready(());
+        }
+        let place = self.waiting.binary_search_by_key(&number, |entry| entry.0);
+        let place = place.expect("a ticket is in the line or called");
+        std::mem::swap(&mut self.waiting[place].1, waker);
+        Poll::Pending
+    }
+
+    /// Whether that one was called, and the waker to drop.
+    fn leave(&mut self, number: u64) -> (bool, Option<Waker>) {
+        if self.called == Some(number) {
+            self.called = None;
+            return (true, None);
+        }
+        let place = self.waiting.binary_search_by_key(&number, |entry| entry.0);
+        let entry = self.waiting.remove(place.expect("a ticket is in the line or called"));
+        (false, entry.map(|(_, waker)| waker))
     }
 }
 

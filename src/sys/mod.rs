@@ -9,3 +9,4 @@ pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod limits;
 pub(crate) mod signals;
+pub(crate) mod status;

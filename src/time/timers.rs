@@ -42,6 +42,8 @@ pub(crate) struct Timers {
     callbacks: RefCell<Slab<Callback>>,
     /// All that was due until then has fired.
     fired_until: Cell<u64>,
+    /// The earliest time for new callbacks: while a pass fires, just after it, and else 0.
+    earliest: Cell<u64>,
     closed: Cell<bool>,
     panics: Cell<u64>,
 }
@@ -57,6 +59,7 @@ impl Timers {
             wheel: RefCell::new(Wheel::new(now)),
             callbacks: RefCell::default(),
             fired_until: Cell::new(now),
+            earliest: Cell::new(0),
             closed: Cell::new(false),
             panics: Cell::new(0),
         }
@@ -91,12 +94,16 @@ impl Timers {
     }
 
     /// Calls `f` at `deadline`, or never if the core ends before.
+    ///
+    /// What a callback adds is left for the next lap, even if it is due: one that renews itself in
+    /// the past would have no last call.
     pub(super) fn call_at(&self, deadline: u64, f: Callback) -> Key {
         if self.closed.get() {
             return Key::NOTHING;
         }
         let callback = self.callbacks.borrow_mut().insert(f);
         let callback = u32::try_from(callback).expect("fewer than 2^32 callbacks");
+        let deadline = deadline.max(self.earliest.get());
         self.wheel.borrow_mut().insert(deadline, Due::Call(Some(callback)))
     }
 
@@ -150,14 +157,18 @@ impl Timers {
         self.fire_due(now)
     }
 
-    /// A pass is bounded, in timers and in time: a callback that starts itself anew in the past, or a
-    /// million timers at once, must not keep the core from its kernel and its tasks.
     fn fire_due(&self, now: u64) -> usize {
-        let all = self.len();
-        for fired in 0..all {
-            if fired % FIRED_A_LOOK == FIRED_A_LOOK - 1 && op::now() > now + LATE_NS {
-                return fired;
-            }
+        self.earliest.set(now.saturating_add(1));
+        let fired = self.pass(now);
+        self.earliest.set(0);
+        fired
+    }
+
+    /// Fires until nothing is due, or much time has passed: a million timers at once must not keep
+    /// the core from its kernel and its tasks.
+    fn pass(&self, now: u64) -> usize {
+        let mut fired = 0;
+        loop {
             let due = self.wheel.borrow_mut().pop_due(now);
             let Some((_, due)) = due else {
                 self.fired_until.set(now);
@@ -172,11 +183,11 @@ impl Timers {
                 self.panics.set(self.panics.get() + 1);
                 std::mem::forget(panic);
             }
+            fired += 1;
+            if fired % FIRED_A_LOOK == 0 && op::now() > now + LATE_NS {
+                return fired;
+            }
         }
-        if self.next().is_none_or(|next| next > now) {
-            self.fired_until.set(now);
-        }
-        all
     }
 
     /// Drops all timers without firing them, and every callback from now on.

@@ -131,6 +131,28 @@ fn several_buffers_are_written_one_after_the_other() {
 }
 
 #[test]
+fn several_buffers_are_filled_one_after_the_other() {
+    on_every_driver(async || {
+        let scratch = Scratch::new();
+        let file = File::open(scratch.file("file", pattern(5000, 0))).await.unwrap();
+        let rooms = (Vec::with_capacity(10).slice(..10), [7; 5], Vec::with_capacity(9000));
+        let (n, (first, second, third)) = file.read_vectored_at(rooms, 0).await.unwrap();
+        assert_eq!(n, 5000);
+        assert!([&first[..], &second[..], &third[..]].concat() == pattern(5000, 0));
+        let many: Vec<[u8; 4]> = vec![[9; 4]; 3000];
+        let (n, many) = file.read_vectored_at(many, 4).await.unwrap();
+        assert_eq!(n, 4096);
+        assert!(many.concat()[..n] == pattern(5000, 0)[4..4 + n]);
+        let (n, after) = file.read_vectored_at([vec![1; 4], vec![2; 4]], 5000).await.unwrap();
+        assert_eq!((n, after), (0, [vec![], vec![]]));
+        let failed = file.read_vectored_at([vec![1; 4]], u64::MAX).await.unwrap_err();
+        assert_eq!((failed.kind(), failed.buf), (ErrorKind::InvalidInput, [vec![1; 4]]));
+        let failed = file.read_vectored_at([Vec::new()], 0).await.unwrap_err();
+        assert_eq!((failed.kind(), failed.buf), (ErrorKind::InvalidInput, [vec![]]));
+    });
+}
+
+#[test]
 fn an_exact_read_past_the_end_says_how_much_came() {
     on_every_driver(async || {
         let scratch = Scratch::new();

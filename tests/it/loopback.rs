@@ -18,11 +18,14 @@ use quoit::time::sleep;
 use crate::quarantine;
 
 /// How long anything here may take before it counts as hung.
-const PATIENCE: Duration = Duration::from_secs(100);
+fn patience() -> Duration {
+    let full = std::env::var_os("QUOIT_SCALE").is_some();
+    Duration::from_secs(if full { 600 } else { 60 })
+}
 
 /// Runs `main` on a core of its own, and fails when it hangs.
 pub fn run<T>(main: impl Future<Output = T>) -> T {
-    quoit::runtime::run(within(PATIENCE, main)).expect("a runtime starts")
+    quoit::runtime::run(within(patience(), main)).expect("a runtime starts")
 }
 
 /// Awaits `future`, and panics when it takes longer than `patience`.
@@ -231,8 +234,7 @@ pub fn blackhole() -> (std::net::TcpListener, Vec<std::net::TcpStream>, SocketAd
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
     let address = listener.local_addr().unwrap();
     let mut filling = Vec::new();
-    while let Ok(stream) =
-        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50))
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(50))
     {
         filling.push(stream);
     }
@@ -270,7 +272,7 @@ pub fn ledger<T>(main: impl AsyncFnOnce() -> T) -> T {
     let runtime = Runtime::new().expect("a runtime starts");
     runtime.block_on(lap());
     let open = descriptors();
-    let output = runtime.block_on(within(PATIENCE, main()));
+    let output = runtime.block_on(within(patience(), main()));
     let end = Instant::now();
     while !is_quiet(&runtime.stats()) && end.elapsed() < Duration::from_secs(1) {
         runtime.block_on(sleep(Duration::from_millis(1)));

@@ -2,6 +2,13 @@
 
 mod bad_input;
 mod fs;
+mod listener;
+mod loopback;
+mod lost;
+mod quarantine;
 mod runtime;
+mod scorecard_net;
 mod start_errors;
 mod support;
+mod support_alloc;
+mod tcp;

@@ -13,8 +13,8 @@ use quoit::net::{TcpListener, TcpStream};
 use quoit::time::sleep;
 
 use crate::loopback::{
-    Flag, Oracle, Random, blackhole, descriptors, isolated, join, lap, ledger, listen, pair, pair_of_ours,
-    pattern, poll_once, resident, run, until, within,
+    Flag, Oracle, Random, blackhole, descriptors, isolated, join, lap, ledger, listen, pair,
+    pair_of_ours, pattern, poll_once, resident, run, until, within,
 };
 
 /// Reads to the end by `way`, with room for `room` bytes, and says how much came.

@@ -482,8 +482,18 @@ fn a_join_gives_its_outputs_in_order() {
         assert_eq!(join!(ready(1)), (1,));
         assert_eq!(join!(ready(1), async { "two" }, sleep(Duration::ZERO),), (1, "two", ()));
         let many = join!(
-            ready(1), ready(2), ready(3), ready(4), ready(5), ready(6), ready(7), ready(8),
-            ready(9), ready(10), ready(11), ready(12)
+            ready(1),
+            ready(2),
+            ready(3),
+            ready(4),
+            ready(5),
+            ready(6),
+            ready(7),
+            ready(8),
+            ready(9),
+            ready(10),
+            ready(11),
+            ready(12)
         );
         assert_eq!((many.0, many.11), (1, 12));
     })
@@ -624,10 +634,13 @@ fn a_panic_in_a_callback_ends_nothing_else() {
 
 #[test]
 fn a_callback_that_is_left_at_the_end_is_dropped_and_not_called() {
+    fn again(held: Drops) {
+        assert_eq!(held.0.get(), 0);
+        call_soon(move || again(held));
+    }
     let drops = Drops::default();
     let runtime = Runtime::new().unwrap();
-    let held = drops.clone();
-    runtime.block_on(async move { call_soon(move || unreachable!("called, {}", held.0.get())) });
+    runtime.block_on(async { again(drops.clone()) });
     assert_eq!(drops.0.get(), 0);
     drop(runtime);
     assert_eq!(drops.0.get(), 1);

@@ -4,7 +4,7 @@
 //! stream, because two would reorder bytes. What arrives for nobody goes to `unread`, which every
 //! later read takes from first; readers take turns, first come first served.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -16,7 +16,7 @@ use io_uring::{opcode, types};
 
 use super::stream::State;
 use crate::buf::pool::{self, GROUP, Pool, PooledBuf};
-use crate::buf::{BufError, BufResult, Filling, IoBufMut};
+use crate::buf::{BufError, BufResult, Filling, IoBufMut, IoVectoredMut, Iovecs, scatter};
 use crate::driver::{Cqe, Sqe};
 use crate::op::{Answers, Multishot, Next, Op, Submission};
 use crate::sync::turn::{Ticket, Turn};
@@ -34,22 +34,30 @@ pub(super) struct Inbound {
     armed: Cell<Option<Answers<ReceiveMany>>>,
     /// What arrived for nobody, oldest first.
     #[expect(clippy::box_collection, reason = "eight bytes in the many streams that have none")]
-    unread: RefCell<Option<Box<VecDeque<PooledBuf>>>>,
-    /// The pool had nothing left: the next receive uses the heap.
-    starved: Cell<bool>,
+    unread: Cell<Option<Box<VecDeque<PooledBuf>>>>,
 }
 
 impl Inbound {
+    #[inline]
     fn pop_unread(&self) -> Option<PooledBuf> {
-        self.unread.borrow_mut().as_mut()?.pop_front()
+        let mut unread = self.unread.take()?;
+        let bytes = unread.pop_front();
+        self.unread.set(Some(unread));
+        bytes
+    }
+
+    fn with_unread(&self, f: impl FnOnce(&mut VecDeque<PooledBuf>)) {
+        let mut unread = self.unread.take().unwrap_or_default();
+        f(&mut unread);
+        self.unread.set(Some(unread));
     }
 
     fn return_unread(&self, bytes: PooledBuf) {
-        self.unread.borrow_mut().get_or_insert_default().push_front(bytes);
+        self.with_unread(|unread| unread.push_front(bytes));
     }
 
     fn push_unread(&self, bytes: PooledBuf) {
-        self.unread.borrow_mut().get_or_insert_default().push_back(bytes);
+        self.with_unread(|unread| unread.push_back(bytes));
     }
 
     /// Keeps bytes for the next read, before all that is unread.
@@ -69,17 +77,6 @@ impl Inbound {
         let armed = answers.is_some();
         self.armed.set(answers);
         armed
-    }
-
-    /// Starts the multishot receive.
-    #[cold]
-    fn start(
-        reading: &Reading,
-        pool: Rc<Pool>,
-        context: &mut Context<'_>,
-    ) -> Result<Answers<ReceiveMany>, Ended> {
-        let fd = reading.0.clone();
-        Answers::start(ReceiveMany { fd, pool, first: None, more: None }, context)
     }
 
     /// Takes what the multishot receive has brought, or waits for it.
@@ -150,39 +147,107 @@ impl Drop for TakeReading<'_> {
 /// The next bytes that arrive, as a lease; `None` is the end of the stream.
 ///
 /// Dropping it loses nothing: the receive goes on, and what it brings is there for the next call.
-pub(super) async fn receive(fd: &Fd<State>) -> io::Result<Option<PooledBuf>> {
-    let reading = Reading::take(fd).await;
-    loop {
-        if let Some(bytes) = reading.inbound().pop_unread() {
-            return Ok(Some(bytes));
-        }
-        let ended = poll_fn(|context| {
-            let inbound = reading.inbound();
-            let answers = match inbound.armed.take() {
-                Some(answers) => answers,
-                None => match current::share::<Pool>() {
-                    Some(pool) if !inbound.starved.take() => {
-                        match Inbound::start(&reading, pool, context) {
-                            Ok(answers) => answers,
-                            Err(ended) => return Poll::Ready(ended),
-                        }
+///
+/// It is written by hand because a server has one for each idle connection: 32 bytes.
+pub(super) struct Receiving<'a> {
+    fd: &'a Fd<State>,
+    step: Step,
+}
+
+enum Step {
+    /// In line for the turn to read.
+    Turn(Ticket),
+    /// Waiting for what the multishot receive brings.
+    Reading(Reading),
+    /// The pool has nothing: one receive into heap memory.
+    Heap(Box<Submission<Receive<Vec<u8>>>>),
+    Done,
+}
+
+const _: () = assert!(size_of::<Receiving<'_>>() <= 32);
+
+pub(super) fn receive(fd: &Fd<State>) -> Receiving<'_> {
+    Receiving { fd, step: Step::Turn(None) }
+}
+
+impl Future for Receiving<'_> {
+    type Output = io::Result<Option<PooledBuf>>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let this = &mut *self;
+            let result = match &mut this.step {
+                Step::Turn(ticket) => {
+                    ready!(this.fd.inbound.turn.poll_take(ticket, context));
+                    this.step = Step::Reading(Reading(this.fd.clone()));
+                    continue;
+                }
+                Step::Reading(reading) => match ready!(reading.poll_next(context)) {
+                    Ended::Bytes(bytes) => Ok(Some(bytes)),
+                    Ended::Eof => Ok(None),
+                    Ended::Error(error) => Err(error),
+                    Ended::Stopped => continue,
+                    Ended::Starved => {
+                        self.turn_to_the_heap();
+                        continue;
                     }
-                    _ => return Poll::Ready(Ended::Poolless),
                 },
+                Step::Heap(receive) => {
+                    let (_turn, memory, received) = ready!(Pin::new(receive).poll(context));
+                    received.map(|count| (count > 0).then(|| PooledBuf::from_heap(memory.finish())))
+                }
+                Step::Done => panic!("`recv` was polled after it had completed"),
             };
-            inbound.poll(answers, context)
-        });
-        match ended.await {
-            Ended::Poolless => {
-                let (_turn, memory, received) = once(reading, Filling::new(pool::heap())).await;
-                return Ok((received? > 0).then(|| PooledBuf::from_heap(memory.finish())));
-            }
-            Ended::Bytes(bytes) => return Ok(Some(bytes)),
-            Ended::Eof => return Ok(None),
-            Ended::Error(error) => return Err(error),
-            Ended::Stopped => {}
-            Ended::Starved => reading.inbound().starved.set(true),
+            self.step = Step::Done;
+            return Poll::Ready(result);
         }
+    }
+}
+
+impl Receiving<'_> {
+    #[cold]
+    fn turn_to_the_heap(&mut self) {
+        let Step::Reading(reading) = std::mem::replace(&mut self.step, Step::Done) else {
+            unreachable!("only a receive of the pool finds it empty")
+        };
+        let receive = Receive { reading, filling: Filling::new(pool::heap()) };
+        self.step = Step::Heap(Box::new(Submission::new(receive)));
+    }
+}
+
+impl Drop for Receiving<'_> {
+    fn drop(&mut self) {
+        if let Step::Turn(ticket) = &mut self.step {
+            self.fd.inbound.turn.leave(ticket);
+        }
+    }
+}
+
+impl Reading {
+    /// Takes what has arrived, or starts the receive that belongs to the stream and waits for it.
+    #[inline]
+    fn poll_next(&self, context: &mut Context<'_>) -> Poll<Ended> {
+        let inbound = self.inbound();
+        if let Some(bytes) = inbound.pop_unread() {
+            return Poll::Ready(Ended::Bytes(bytes));
+        }
+        let answers = match inbound.armed.take() {
+            Some(answers) => answers,
+            None => match self.start(context) {
+                Ok(answers) => answers,
+                Err(ended) => return Poll::Ready(ended),
+            },
+        };
+        inbound.poll(answers, context)
+    }
+
+    /// Starts the multishot receive.
+    #[cold]
+    fn start(&self, context: &mut Context<'_>) -> Result<Answers<ReceiveMany>, Ended> {
+        let pool = current::share::<Pool>().ok_or(Ended::Starved)?;
+        let receive = ReceiveMany { fd: self.0.clone(), pool, first: None, more: None };
+        Answers::start(receive, context)
     }
 }
 
@@ -191,9 +256,7 @@ pub(super) async fn receive(fd: &Fd<State>) -> io::Result<Option<PooledBuf>> {
 /// Dropping it loses nothing either: what was read for it goes back to the stream.
 pub(super) async fn read<B: IoBufMut>(fd: &Fd<State>, buf: B, all: bool) -> BufResult<usize, B> {
     if buf.buf_capacity() == 0 {
-        let text = "a read into a buffer without capacity would look like the end of the stream";
-        let error = io::Error::new(io::ErrorKind::InvalidInput, text);
-        return Err(BufError { error, buf, done: 0 });
+        return Err(BufError { error: no_capacity(), buf, done: 0 });
     }
     let reading = Some(Reading::take(fd).await);
     let mut partial = Partial { reading, filling: Some(Filling::new(buf)) };
@@ -211,6 +274,39 @@ pub(super) async fn read<B: IoBufMut>(fd: &Fd<State>, buf: B, all: bool) -> BufR
     match result {
         Ok(count) => Ok((count, filling.finish())),
         Err(error) => Err(BufError { error, buf: filling.finish(), done }),
+    }
+}
+
+fn no_capacity() -> io::Error {
+    let text = "a read into a buffer without capacity would look like the end of the stream";
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+/// Reads what has arrived into several buffers, one after the other.
+///
+/// It takes a lease and copies, so that a dropped one loses nothing here either.
+pub(super) async fn read_vectored<V: IoVectoredMut>(
+    fd: &Fd<State>,
+    mut bufs: V,
+) -> BufResult<usize, V> {
+    if Iovecs::new().fill_mut(&mut bufs, 0) == 0 {
+        return Err(BufError { error: no_capacity(), buf: bufs, done: 0 });
+    }
+    match receive(fd).await {
+        Ok(Some(mut bytes)) => {
+            // Nobody else has run since they were taken, so the rest is still the next to be read.
+            let copied = scatter(&mut bufs, &bytes);
+            bytes.advance(copied);
+            if !bytes.is_empty() {
+                fd.inbound.return_unread(bytes);
+            }
+            Ok((copied, bufs))
+        }
+        Ok(None) => {
+            scatter(&mut bufs, &[]);
+            Ok((0, bufs))
+        }
+        Err(error) => Err(BufError { error, buf: bufs, done: 0 }),
     }
 }
 
@@ -251,7 +347,7 @@ impl<B: IoBufMut> Partial<B> {
                 Ended::Bytes(bytes) => reading.inbound().push_unread(bytes),
                 Ended::Eof => return Ok(0),
                 Ended::Error(error) => return Err(error),
-                Ended::Stopped | Ended::Starved | Ended::Poolless => {}
+                Ended::Stopped | Ended::Starved => {}
             }
         }
     }
@@ -320,10 +416,8 @@ enum Ended {
     Error(io::Error),
     /// For no reason, or by our own cancel: it may be started again.
     Stopped,
-    /// The pool has no buffer left and cannot grow.
+    /// There is no pool, or it has no buffer left and cannot grow.
     Starved,
-    /// It was not started: the next receive uses the heap.
-    Poolless,
 }
 
 impl ReceiveMany {

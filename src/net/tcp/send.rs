@@ -54,6 +54,92 @@ impl Drop for Writing {
     }
 }
 
+/// Sends from `buf`: as much as fits now, or, if `all`, everything.
+///
+/// It is written by hand because a server has one for each connection, and all of its bytes count.
+pub(super) struct Write<'a, B: IoBuf> {
+    fd: &'a Fd<State>,
+    step: Step<B>,
+}
+
+enum Step<B: IoBuf> {
+    /// In line for the turn to write.
+    Turn {
+        ticket: Ticket,
+        buf: B,
+        all: bool,
+    },
+    Sending(Submission<Send<B>>),
+    Done,
+}
+
+pub(super) fn write<B: IoBuf>(fd: &Fd<State>, buf: B, all: bool) -> Write<'_, B> {
+    Write { fd, step: Step::Turn { ticket: None, buf, all } }
+}
+
+// The buffer is moved into the operation's slot before anything points into it.
+impl<B: IoBuf> Unpin for Write<'_, B> {}
+
+impl<B: IoBuf> Future for Write<'_, B> {
+    type Output = BufResult<usize, B>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let this = &mut *self;
+            match &mut this.step {
+                Step::Turn { ticket, buf, .. } => {
+                    if buf.buf_len() > 0 {
+                        ready!(this.fd.outbound.turn.poll_take(ticket, context));
+                    }
+                }
+                Step::Sending(send) => {
+                    let (send, sent) = ready!(Pin::new(send).poll(context));
+                    this.step = Step::Done;
+                    match send.judge(sent) {
+                        Ok(send) => this.step = Step::Sending(Submission::new(send)),
+                        Err(result) => return Poll::Ready(result),
+                    }
+                    continue;
+                }
+                Step::Done => panic!("a write was polled after it had completed"),
+            }
+            let Step::Turn { buf, all, .. } = std::mem::replace(&mut this.step, Step::Done) else {
+                unreachable!("the turn was taken")
+            };
+            if buf.buf_len() == 0 {
+                return Poll::Ready(Ok((0, buf)));
+            }
+            let writing = Writing(this.fd.clone());
+            this.step = Step::Sending(Submission::new(Send { writing, buf, done: 0, all }));
+        }
+    }
+}
+
+impl<B: IoBuf> Drop for Write<'_, B> {
+    fn drop(&mut self) {
+        if let Step::Turn { ticket, .. } = &mut self.step {
+            self.fd.outbound.turn.leave(ticket);
+        }
+    }
+}
+
+/// [`Write`] of everything, whose count would say nothing.
+pub(super) struct WriteAll<'a, B: IoBuf>(Write<'a, B>);
+
+pub(super) fn write_all<B: IoBuf>(fd: &Fd<State>, buf: B) -> WriteAll<'_, B> {
+    WriteAll(write(fd, buf, true))
+}
+
+impl<B: IoBuf> Future for WriteAll<'_, B> {
+    type Output = Result<B, BufError<B>>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|result| result.map(|(_, buf)| buf))
+    }
+}
+
 struct TakeWriting<'a> {
     fd: &'a Fd<State>,
     ticket: Ticket,
@@ -62,7 +148,6 @@ struct TakeWriting<'a> {
 impl Future for TakeWriting<'_> {
     type Output = Writing;
 
-    #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Writing> {
         let fd = self.fd;
         ready!(fd.outbound.turn.poll_take(&mut self.ticket, context));
@@ -73,30 +158,6 @@ impl Future for TakeWriting<'_> {
 impl Drop for TakeWriting<'_> {
     fn drop(&mut self) {
         self.fd.outbound.turn.leave(&mut self.ticket);
-    }
-}
-
-/// Sends from `buf`: as much as fits now, or, if `all`, everything.
-pub(super) async fn write<B: IoBuf>(fd: &Fd<State>, mut buf: B, all: bool) -> BufResult<usize, B> {
-    if buf.buf_len() == 0 {
-        return Ok((0, buf));
-    }
-    let mut writing = TakeWriting { fd, ticket: None }.await;
-    let mut done = 0;
-    loop {
-        let sent;
-        (writing, buf, sent) = Submission::new(Send { writing, buf, done, all }).await;
-        match sent {
-            Ok(0) => {
-                let error = io::ErrorKind::WriteZero.into();
-                return Err(BufError { error, buf, done });
-            }
-            Ok(sent) => done += sent,
-            Err(error) => return Err(BufError { error, buf, done }),
-        }
-        if !all || done >= buf.buf_len() {
-            return Ok((done, buf));
-        }
     }
 }
 
@@ -147,9 +208,28 @@ struct Send<B> {
     all: bool,
 }
 
+impl<B: IoBuf> Send<B> {
+    /// What a send has come to: `Ok` if there is more to do, `Err` with the result if not.
+    #[inline]
+    fn judge(mut self, sent: io::Result<usize>) -> Result<Self, BufResult<usize, B>> {
+        let error = match sent {
+            Ok(0) => io::ErrorKind::WriteZero.into(),
+            Ok(sent) => {
+                self.done += sent;
+                if self.all && self.done < self.buf.buf_len() {
+                    return Ok(self);
+                }
+                return Err(Ok((self.done, self.buf)));
+            }
+            Err(error) => error,
+        };
+        Err(Err(BufError { error, buf: self.buf, done: self.done }))
+    }
+}
+
 // SAFETY: I2: the request points into `buf`, and `writing` keeps the descriptor open.
 unsafe impl<B: IoBuf> Op for Send<B> {
-    type Output = (Writing, B, io::Result<usize>);
+    type Output = (Self, io::Result<usize>);
 
     #[inline]
     fn prepare(&mut self) -> Sqe {
@@ -162,7 +242,7 @@ unsafe impl<B: IoBuf> Op for Send<B> {
     #[inline]
     fn complete(self, cqe: Cqe) -> Self::Output {
         let sent = self.writing.count(&cqe);
-        (self.writing, self.buf, sent)
+        (self, sent)
     }
 }
 

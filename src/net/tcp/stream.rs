@@ -10,7 +10,8 @@ use super::connect;
 use super::receive::{self, Inbound};
 use super::send::{self, Outbound};
 use crate::buf::{
-    BufError, BufResult, IoBuf, IoBufMut, IoVectored, PooledBuf, Slice, map_buf, tail,
+    BufError, BufResult, IoBuf, IoBufMut, IoVectored, IoVectoredMut, PooledBuf, Slice, map_buf,
+    tail,
 };
 use crate::net::{ToAddresses, options};
 use crate::sys::fd::{Fd, OwnedFd};
@@ -84,8 +85,8 @@ impl TcpStream {
     ///
     /// # Errors
     /// What the kernel answers, such as `ConnectionReset`.
-    pub async fn recv(&self) -> io::Result<Option<PooledBuf>> {
-        receive::receive(&self.fd).await
+    pub fn recv(&self) -> impl Future<Output = io::Result<Option<PooledBuf>>> {
+        receive::receive(&self.fd)
     }
 
     /// Reads what has arrived into `buf`, from its first byte, and sets its length to that: the
@@ -125,6 +126,17 @@ impl TcpStream {
         receive::read(&self.fd, buf, true).await
     }
 
+    /// Reads what has arrived, at most 4 KiB, into several buffers, one after the other, and sets
+    /// their lengths: the count in the answer, where 0 is the end of the stream.
+    ///
+    /// It receives as [`recv`](Self::recv) does, and copies. Dropping the future loses no bytes.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the buffers have no capacity; what the kernel answers.
+    pub async fn read_vectored<V: IoVectoredMut>(&self, bufs: V) -> BufResult<usize, V> {
+        receive::read_vectored(&self.fd, bufs).await
+    }
+
     /// Writes from `buf` as much as the socket takes at once, and says how much that was.
     ///
     /// Dropping the future cancels the send, which may have sent a part by then: see
@@ -132,8 +144,8 @@ impl TcpStream {
     ///
     /// # Errors
     /// What the kernel answers, such as `BrokenPipe`; never a signal. The buffer comes back.
-    pub async fn write<B: IoBuf>(&self, buf: B) -> BufResult<usize, B> {
-        send::write(&self.fd, buf, false).await
+    pub fn write<B: IoBuf>(&self, buf: B) -> impl Future<Output = BufResult<usize, B>> {
+        send::write(&self.fd, buf, false)
     }
 
     /// Writes all of `buf`, and gives it back.
@@ -142,8 +154,8 @@ impl TcpStream {
     ///
     /// # Errors
     /// As [`write`](Self::write); `done` says how many bytes had been sent.
-    pub async fn write_all<B: IoBuf>(&self, buf: B) -> Result<B, BufError<B>> {
-        send::write(&self.fd, buf, true).await.map(|(_, buf)| buf)
+    pub fn write_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
+        send::write_all(&self.fd, buf)
     }
 
     /// Writes from several buffers, as [`write`](Self::write) does from one.
