@@ -57,6 +57,12 @@ impl Fields {
         unsafe { std::mem::transmute_copy(sqe) }
     }
 
+    /// The fields of a request, in place.
+    pub(crate) fn of_mut(sqe: &mut Sqe) -> &mut Fields {
+        // SAFETY: both are the same 64 bytes of plain numbers, with the same alignment.
+        unsafe { &mut *std::ptr::from_mut(sqe).cast() }
+    }
+
     /// Makes a request of the fields.
     #[must_use]
     pub fn into_sqe(self) -> Sqe {

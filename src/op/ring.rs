@@ -19,6 +19,7 @@ use crate::driver::{Call, Counters, Cqe, Driver, Sqe, Unparker, Wait};
 use crate::sys::current::{self, Floor};
 use crate::sys::fd::{Home, OwnedFd};
 use crate::sys::fork::{Forked, forked};
+use crate::sys::guard;
 
 /// A generation that no slot ever has: these are requests of the ring itself.
 const OWN: u64 = (u32::MAX as u64) << 32;
@@ -81,7 +82,7 @@ impl Kernel {
     fn close(&self, fd: i32) -> io::Result<()> {
         let result = self.with(|driver| driver.call(Call::Close { fd }));
         let waiting = std::mem::take(&mut *self.short_of_fds.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().for_each(guard::wake);
         result.map(drop)
     }
 }
@@ -239,8 +240,11 @@ impl Ring {
             return Some(Ok(item));
         }
         if slot.state() == State::Waiting {
-            Ring::wait(slot, context);
-            return None;
+            if !forked() {
+                Ring::wait(slot, context);
+                return None;
+            }
+            self.end_in_child(id);
         }
         self.table.take::<T>(id).map(|taken| {
             self.call_next();
@@ -255,8 +259,19 @@ impl Ring {
             self.call_next();
             return Some(taken);
         }
+        if forked() {
+            self.end_in_child(id);
+            return self.table.take::<T>(id);
+        }
         Ring::wait(self.table.get(id).expect("a ticket's slot lives until it is taken"), context);
         None
+    }
+
+    /// No answer will come to a forked child. I1 holds: the kernel writes to the parent's memory, of
+    /// which the child has a copy.
+    #[cold]
+    fn end_in_child(&self, id: OpId) {
+        self.finish(id, Cqe { user_data: id.user_data(), result: FORKED, flags: 0 });
     }
 
     /// Has the task of `context` woken by the next answer.
@@ -265,14 +280,14 @@ impl Ring {
         if !slot.peek_waker(|waker| waker.is_some_and(|waker| waker.will_wake(context.waker()))) {
             // The clone comes before, and the drop after, the moment in which the slot is touched.
             let waker = context.waker().clone();
-            drop(slot.set_waker(Some(waker)));
+            guard::discard(slot.set_waker(Some(waker)));
         }
     }
 
     /// Gives an operation up: it is cancelled with the next lap, and its answer is abandoned.
     pub(super) fn orphan(&self, id: OpId) {
         match self.table.get(id).map(Slot::state) {
-            Some(State::Waiting) => drop(self.table.orphan(id)),
+            Some(State::Waiting) => guard::discard(self.table.orphan(id)),
             Some(State::Done) => {
                 let cqe = self.table.answer_of(id);
                 self.abandon(id, cqe);
@@ -398,9 +413,7 @@ impl Ring {
                 Some(slot) if slot.peek_waker(|now| now.is_none()) => slot.set_waker(waker),
                 _ => waker,
             };
-            if displaced.is_some() {
-                self.guard(|| drop(displaced));
-            }
+            guard::discard(displaced);
             return;
         }
         if slot.state() == State::Orphaned {
@@ -450,7 +463,7 @@ impl Ring {
             Some(Ok(place)) => {
                 let displaced = std::mem::replace(&mut line[place].1, context.waker().clone());
                 drop(line);
-                drop(displaced);
+                guard::discard(Some(displaced));
             }
             _ => {
                 let number = self.tickets.replace(self.tickets.get() + 1);
@@ -473,6 +486,7 @@ impl Ring {
         if left.is_none() {
             self.call_next();
         }
+        guard::discard(left);
     }
 
     /// Calls the next in line for admission forward, if there is room.
@@ -554,7 +568,7 @@ impl Drop for Unfinished<'_> {
         let Unfinished(ring, id) = self;
         let waker = ring.table.get(*id).expect("the slot is in use").set_waker(None);
         ring.abandon(*id, Cqe::refusal(id.user_data(), libc::ECANCELED));
-        drop(waker);
+        guard::discard(waker);
     }
 }
 

@@ -20,10 +20,16 @@ pub(crate) struct Submission<T: Op> {
 
 enum State<T> {
     Idle(T),
-    /// In the line for admission, with its ticket.
-    Waiting(T, Rc<Ring>, u64),
+    /// In the line for admission. Boxed: it is rare, and its size would be that of all.
+    Waiting(Box<Waiting<T>>),
     InFlight(Rc<Ring>, OpId),
     Done,
+}
+
+struct Waiting<T> {
+    op: T,
+    ring: Rc<Ring>,
+    ticket: u64,
 }
 
 // The payload is moved into its slot before anything points at it: nothing here is pinned.
@@ -45,7 +51,7 @@ impl<T: Op> Submission<T> {
             State::Idle(op) => {
                 (op, current::share::<Ring>().unwrap_or_else(|| outside("an operation")))
             }
-            State::Waiting(op, ring, _) => (op, ring),
+            State::Waiting(waiting) => (waiting.op, waiting.ring),
             State::InFlight(..) | State::Done => unreachable!("it is submitted once"),
         };
         match ring.submit(op, waker) {
@@ -63,12 +69,12 @@ impl<T: Op> Submission<T> {
             State::Idle(op) => {
                 (op, current::share::<Ring>().unwrap_or_else(|| outside("an operation")), None)
             }
-            State::Waiting(op, ring, ticket) => (op, ring, Some(ticket)),
+            State::Waiting(waiting) => (waiting.op, waiting.ring, Some(waiting.ticket)),
             State::InFlight(..) | State::Done => unreachable!("it is submitted once"),
         };
         let admitted = ring.admits(&mut ticket, context);
         self.state = match ticket {
-            Some(ticket) if !admitted => State::Waiting(op, ring, ticket),
+            Some(ticket) if !admitted => State::Waiting(Box::new(Waiting { op, ring, ticket })),
             _ => State::Idle(op),
         };
         admitted
@@ -81,7 +87,7 @@ impl<T: Op> Future for Submission<T> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T::Output> {
         match &self.state {
-            State::Idle(_) | State::Waiting(..) => self.submit(context),
+            State::Idle(_) | State::Waiting(_) => self.submit(context),
             State::InFlight(ring, id) => match ring.take::<T>(*id, context) {
                 None => Poll::Pending,
                 Some((op, cqe)) => {
@@ -98,7 +104,7 @@ impl<T: Op> Drop for Submission<T> {
     fn drop(&mut self) {
         match &self.state {
             State::InFlight(ring, id) => ring.orphan(*id),
-            State::Waiting(_, ring, ticket) => ring.leave_line(*ticket),
+            State::Waiting(waiting) => waiting.ring.leave_line(waiting.ticket),
             State::Idle(_) | State::Done => {}
         }
     }

@@ -30,6 +30,9 @@ pub(super) struct Local {
     pub(super) log: Log,
     pub(super) fruitless: Cell<u64>,
     pub(super) panics: Cell<u64>,
+    pub(super) caught_panics: Rc<Cell<u64>>,
+    /// Sleeps that were known to have a reason when one last seemed to have none.
+    pub(super) excused: Cell<u64>,
 }
 
 impl Local {
@@ -62,7 +65,21 @@ impl Local {
             starved: self.pool.as_ref().map_or(0, |pool| pool.starved()),
             polls: self.scheduler.polls(),
             fruitless_laps: self.fruitless.get(),
-            caught_panics: tally.panics + self.timers.panics() + self.panics.get(),
+            caught_panics: tally.panics
+                + self.timers.panics()
+                + self.panics.get()
+                + self.caught_panics.get(),
+        }
+    }
+
+    /// Counts a sleep that brought nothing, unless the kernel said why it ended: a signal, a refusal, or
+    /// a kick for what the lap before had already seen.
+    #[cold]
+    pub(super) fn note_fruitless_lap(&self) {
+        let driver = self.ring.tally().driver;
+        let excuses = driver.interrupted + driver.refused + driver.kicks;
+        if self.excused.replace(excuses) == excuses {
+            self.fruitless.set(self.fruitless.get() + 1);
         }
     }
 

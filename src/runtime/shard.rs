@@ -15,6 +15,7 @@ use crate::driver::{Driver, Unparker, Wait};
 use crate::op::{Drained, Limits, Ring};
 use crate::sys::atomic::Arc;
 use crate::sys::current::{self, Core};
+use crate::sys::fork;
 use crate::task::{Remote, Scheduler, registry};
 use crate::time::Timers;
 
@@ -106,6 +107,8 @@ impl Shard {
             log: settings.log,
             fruitless: Cell::new(0),
             panics: Cell::new(0),
+            caught_panics: Rc::clone(&core.caught_panics),
+            excused: Cell::new(0),
         });
         local.install(&core);
         let listed = Some(registry::Listed::new(Arc::clone(&remote)));
@@ -128,6 +131,7 @@ impl Shard {
             self.listed.is_some(),
             "block_on was called on a runtime that has been shut down; make a new one"
         );
+        assert!(!fork::forked(), "block_on was called in a forked child: {}", fork::Forked);
         let _entered = current::enter(&self.core);
         let outcome = self.scheduler.drive(
             future,
@@ -160,7 +164,7 @@ impl Shard {
         self.unparker.awake();
         let fired = self.timers.fire(self.ring.now());
         if wait == Wait::Block && answered + fired == 0 && self.remote.is_empty() {
-            self.local.fruitless.set(self.local.fruitless.get() + 1);
+            self.local.note_fruitless_lap();
         }
         Ok(())
     }
@@ -198,7 +202,7 @@ impl Shard {
 
     /// The loop cannot go on: the kernel refused in a way that nobody can mend.
     fn die(&self, error: &io::Error) -> ! {
-        if crate::sys::fork::forked() {
+        if fork::forked() {
             panic!("block_on was called in a forked child: {error}");
         }
         self.local.log.line(&format!("core {}: {error}; the process ends", self.core.index));

@@ -10,6 +10,8 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
+use crate::sys::guard;
+
 /// How far the stop of a core has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
@@ -61,7 +63,7 @@ impl Stop {
         self.stage.set(stage);
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
         // Wake after the borrow has ended: a waker may do anything.
-        waiting.into_iter().for_each(|(_, waker)| waker.wake());
+        waiting.into_iter().for_each(|(_, waker)| guard::wake(waker));
     }
 
     /// When the grace period ends, in nanoseconds of the core's clock.
@@ -95,7 +97,7 @@ impl Stop {
         let Some(Place(key, stage)) = place.take() else { return };
         if stage == self.stage.get() {
             let waker = self.waiting.borrow_mut().remove(key);
-            drop(waker);
+            guard::discard(Some(waker));
         }
     }
 }

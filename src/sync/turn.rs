@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
+use crate::sys::guard;
+
 /// A right that one holder has at a time. It protects nothing by itself.
 #[derive(Default)]
 pub(crate) struct Turn {
@@ -52,7 +54,7 @@ impl Turn {
         self.line.set(Some(line));
         match next {
             // The turn stays held, for the one that was called.
-            Some((_, waker)) => waker.wake(),
+            Some((_, waker)) => guard::wake(waker),
             None => self.held.set(false),
         }
     }
@@ -68,7 +70,7 @@ impl Turn {
     #[cold]
     fn leave_as(&self, number: u64) {
         let (called, waker) = self.with_line(|line| line.leave(number));
-        drop(waker);
+        guard::discard(waker);
         if called {
             self.release();
         }

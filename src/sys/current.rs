@@ -55,6 +55,8 @@ pub(crate) struct Core {
     pub(crate) group: u64,
     /// The key of the task whose poll is running; `u32::MAX` outside of one.
     pub(crate) polled: Cell<u32>,
+    /// Panics that were caught where a user's waker was called or a message was run.
+    pub(crate) caught_panics: Rc<Cell<u64>>,
     floors: [OnceCell<Part>; FLOORS],
 }
 
@@ -78,7 +80,8 @@ unsafe fn release<T>(address: *const ()) {
 impl Core {
     pub(crate) fn new(id: u64, index: usize, count: usize, group: u64) -> Self {
         let floors = [const { OnceCell::new() }; FLOORS];
-        Core { id, index, count, group, polled: Cell::new(u32::MAX), floors }
+        let (polled, caught_panics) = (Cell::new(u32::MAX), Rc::default());
+        Core { id, index, count, group, polled, caught_panics, floors }
     }
 
     /// Leaves a floor's part here, for as long as the core lives.

@@ -11,7 +11,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use crate::sys::current;
+use crate::sys::{current, guard};
 
 /// Where descriptors are opened and closed: a core's kernel, as the floor of descriptors sees it.
 pub(crate) struct Home {
@@ -178,7 +178,7 @@ impl<S> Drop for Fd<S> {
             && let Some(waker) = self.0.closing.take()
         {
             // The share goes only after this call; the wake is a request to look again later.
-            waker.wake();
+            guard::wake(*waker);
         }
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod cpus;
 pub(crate) mod current;
 pub(crate) mod fd;
 pub(crate) mod fork;
+pub(crate) mod guard;
 pub(crate) mod limits;
 pub(crate) mod signals;
 pub(crate) mod status;

@@ -8,6 +8,7 @@ use std::ptr::{self, NonNull};
 
 use crate::driver::Unparker;
 use crate::sys::atomic::{Arc, AtomicPtr, Ordering};
+use crate::sys::fork::forked;
 
 /// What can be handed to another core: a task that was woken there, or a message.
 #[repr(C)]
@@ -57,6 +58,10 @@ impl Remote {
     /// # Safety
     /// `node` is valid until it is consumed, in no inbox, and may be consumed on any thread.
     pub(crate) unsafe fn push(&self, node: NonNull<Node>) -> bool {
+        if forked() {
+            // The core is the parent's, and so is the eventfd that would end its sleep.
+            return false;
+        }
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             if head == closed() {
@@ -205,7 +210,9 @@ mod loom_tests {
                 .map(|_| {
                     let (remote, ran) = (Arc::clone(&remote), Arc::clone(&ran));
                     thread::spawn(move || {
-                        let message = move || drop(ran.fetch_add(1, Ordering::Relaxed));
+                        let message = move || {
+                            ran.fetch_add(1, Ordering::Relaxed);
+                        };
                         remote.send(message).is_ok()
                     })
                 })

@@ -270,7 +270,9 @@ pub(super) unsafe fn release(header: NonNull<Header>) {
     let task = unsafe { header.as_ref() };
     // SAFETY: this is the task's thread.
     unsafe { (task.vtable().clear)(header) };
-    drop(task.set_joiner(None));
+    if let Some(joiner) = task.set_joiner(None) {
+        forget_safely(joiner);
+    }
     if task.refs.load(Ordering::Acquire) == 1 {
         // SAFETY: there is no waker left that could make another.
         unsafe { (task.vtable().free)(header) };

@@ -10,6 +10,7 @@ use super::inbox::Remote;
 use super::scheduler::Scheduler;
 use crate::sys::atomic::Arc;
 use crate::sys::current;
+use crate::sys::fork::forked;
 
 static CORES: Mutex<BTreeMap<u64, Arc<Remote>>> = Mutex::new(BTreeMap::new());
 
@@ -30,6 +31,10 @@ impl Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
+        if forked() {
+            // A thread of the parent may have held the lock.
+            return;
+        }
         let remote = cores().remove(&self.0);
         // What it still holds is dropped outside of the lock.
         drop(remote);
@@ -38,7 +43,8 @@ impl Drop for Listed {
 
 /// The way in to a core, if it is alive.
 pub(crate) fn remote(core: u64) -> Option<Arc<Remote>> {
-    cores().get(&core).cloned()
+    // In a forked child no core is alive, and the lock may be held by nobody who could release it.
+    if forked() { None } else { cores().get(&core).cloned() }
 }
 
 /// Runs `f` with the scheduler of `core`: at once when this is that core, soon when it is another,

@@ -9,6 +9,7 @@ use slab::Slab;
 use super::wheel::{Key, Wheel};
 use crate::op;
 use crate::sys::current::{self, Floor};
+use crate::sys::guard;
 use crate::task::registry;
 
 /// Timers between two looks at the clock.
@@ -16,7 +17,7 @@ const FIRED_A_LOOK: usize = 64;
 /// Nanoseconds after which the rest of what is due waits for the next lap.
 const LATE_NS: u64 = 100_000;
 /// A deadline that is nearer than this to the lap's clock is compared with a fresh one.
-const NEAR_NS: u64 = 1_000_000;
+const NEAR_NS: u64 = 10_000_000;
 
 /// What a timer does when it is due. It has the size of a waker: the callbacks lie beside the wheel.
 enum Due {
@@ -112,8 +113,9 @@ impl Timers {
     fn cancel(&self, key: Key) {
         // What is cancelled is dropped after the borrow: it may be the user's.
         let due = self.wheel.borrow_mut().cancel(key);
-        if let Some(Due::Call(callback)) = due {
-            drop(self.take(callback));
+        match due {
+            Some(Due::Call(callback)) => drop(self.take(callback)),
+            waker => guard::discard(waker),
         }
     }
 
@@ -144,7 +146,9 @@ impl Timers {
                 self.wheel.borrow_mut().get_mut(key).map(|due| std::mem::replace(due, new))
             }
         };
-        displaced.is_some()
+        let was_there = displaced.is_some();
+        guard::discard(displaced);
+        was_there
     }
 
     /// Does what is due at `now`, and says how much that was.

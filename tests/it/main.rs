@@ -7,6 +7,7 @@ mod loopback;
 mod lost;
 mod quarantine;
 mod runtime;
+mod scorecard_core;
 mod scorecard_net;
 mod start_errors;
 mod support;

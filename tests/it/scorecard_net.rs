@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use quoit::buf::IoBufMut;
-use quoit::net::{TcpListener, TcpStream};
+use quoit::net::TcpStream;
 use quoit::time::sleep;
 
 use crate::loopback::{
@@ -156,10 +156,10 @@ fn s01_operations_dropped_before_the_kernel_saw_them_leave_nothing() {
             let grown = resident().saturating_sub(before);
             figure("S1", "MiB grown", grown as f64 / f64::from(1 << 20), 8.0);
         });
+        figure("S1", "seconds", seconds(start), 10.0);
+        // The quarantine is work of the test's own.
         let filled = |len| QuarantineBuf::of(&[7; 512][..len]);
         ledger(async || submit_and_drop(count, filled).await);
-        // Twice the work that the bound is for.
-        figure("S1", "seconds", seconds(start) / 2.0, 10.0);
     });
 }
 
@@ -374,14 +374,14 @@ fn s04_connects_that_are_dropped_whether_or_not_they_succeed_close_one_socket_on
                     sentinels.push(std::fs::File::open("/dev/null").unwrap());
                 }
                 if sentinels.len() > 20 {
-                    sentinels.drain(..).for_each(|file| drop(file.metadata().unwrap()));
+                    sentinels.drain(..).for_each(|file| assert!(file.metadata().is_ok()));
                 }
                 // Those that succeeded are in the backlog, which must not fill.
                 while let Some(accepted) = within_a_poll(listener.accept(), &flag) {
                     accepted.unwrap().0.set_reset_on_close(true).unwrap();
                 }
             }
-            sentinels.drain(..).for_each(|file| drop(file.metadata().unwrap()));
+            sentinels.drain(..).for_each(|file| assert!(file.metadata().is_ok()));
             lap().await;
             while within_a_poll(listener.accept(), &Arc::new(Flag::default())).is_some() {}
         });
@@ -429,20 +429,17 @@ fn s09_a_timeout_that_races_with_the_answer_loses_no_byte() {
                 let off = random.below(100_000) as i64 - 50_000;
                 let patience = Duration::from_nanos((aim_ns + off).max(1) as u64);
                 let buf = QuarantineBuf::new(256);
-                let in_time = match round % 3 {
-                    0 => match timeout(patience, stream.recv()).await {
-                        Some(bytes) => bytes.unwrap().map(|bytes| oracle.take(&bytes)),
-                        None => None,
-                    },
-                    1 => match timeout(patience, stream.read(buf)).await {
-                        Some(read) => Some(oracle.take(&read.unwrap().1)),
-                        None => None,
-                    },
-                    _ => match timeout(patience, stream.read_exact(buf)).await {
-                        Some(read) => Some(oracle.take(&read.unwrap().1)),
-                        None => None,
-                    },
+                let answer = match round % 3 {
+                    0 => timeout(patience, stream.recv())
+                        .await
+                        .map(|bytes| bytes.unwrap().map_or(Vec::new(), |bytes| bytes.to_vec())),
+                    1 => timeout(patience, stream.read(buf)).await.map(|it| it.unwrap().1.to_vec()),
+                    _ => {
+                        let read = timeout(patience, stream.read_exact(buf)).await;
+                        read.map(|it| it.unwrap().1.to_vec())
+                    }
                 };
+                let in_time = answer.map(|bytes| oracle.take(&bytes));
                 // The aim follows the time that an answer takes, whatever the machine does.
                 aim_ns += if in_time.is_none() { 1000 } else { -1000 };
                 late += usize::from(in_time.is_none());
@@ -510,14 +507,14 @@ fn s11_without_descriptors_a_listener_waits_and_serves_everybody_in_the_end() {
                     longest = longest.max(seconds(freed));
                 }
                 let freed = Rc::clone(&freed);
-                let _ = quoit::spawn(async move {
+                drop(quoit::spawn(async move {
                     stream.write_all("!").await.unwrap();
                     while stream.recv().await.is_ok_and(|bytes| bytes.is_some()) {}
                     drop(stream);
                     if freed.get().is_none() {
                         freed.set(Some(Instant::now()));
                     }
-                });
+                }));
             }
             let share = (cpu_seconds() - cpu) / seconds(start) * 100.0;
             figure("S11", "percent of a core", share, 5.0);

@@ -532,14 +532,14 @@ fn concurrent_writes_never_interleave_and_keep_their_order() {
         let len = 200_000;
         for writer in 0..8_u8 {
             let stream = Rc::clone(&stream);
-            let _ = quoit::spawn(async move {
+            drop(quoit::spawn(async move {
                 if writer % 2 == 0 {
                     stream.write_all(vec![writer; len]).await.unwrap();
                 } else {
                     let bufs: Vec<_> = (0..len / 100).map(|_| vec![writer; 100]).collect();
                     stream.write_all_vectored(bufs).await.unwrap();
                 }
-            });
+            }));
         }
         let reader = thread::spawn(move || {
             let mut all = vec![0; 8 * len];

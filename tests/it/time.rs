@@ -354,8 +354,8 @@ fn a_period_of_zero_is_refused_in_words() {
 async fn missed(behavior: MissedTickBehavior) -> (Interval, Instant) {
     let start = Instant::now();
     let mut ticks = interval_at(start, 10 * MS);
-    ticks.set_missed_tick_behavior(behavior);
     assert_eq!(ticks.tick().await, start);
+    ticks.set_missed_tick_behavior(behavior);
     sleep_until(start + 35 * MS).await;
     assert_eq!(ticks.tick().await, start + 10 * MS);
     (ticks, start)
@@ -378,7 +378,7 @@ fn missed_ticks_delay_those_that_follow() {
         let (mut ticks, start) = missed(MissedTickBehavior::Delay).await;
         let next = ticks.tick().await;
         assert!(next >= start + 45 * MS);
-        assert_eq!(ticks.tick().await, next + 10 * MS);
+        assert!(ticks.tick().await >= next + 10 * MS);
     })
     .unwrap();
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod call;
 mod enter;
+mod fixed;
 mod setup;
 
 use std::collections::VecDeque;
@@ -41,6 +42,7 @@ pub(crate) struct Uring {
     // Closed by hand: a forked child must not close a number that the hook has closed already.
     ring: ManuallyDrop<IoUring>,
     enter: enter::Enter,
+    fixed: fixed::FixedFiles,
     probe: Probe,
     /// Requests that found the queue full, in order.
     spill: VecDeque<Sqe>,
@@ -97,9 +99,11 @@ impl Uring {
         let _ = ring.submitter().register_iowq_max_workers(&mut [4, 16]);
         let kick = Arc::new(EventFd::new().map_err(after("eventfd"))?);
         let enter = enter::Enter::new(&ring, setup, fault);
+        let fixed = fixed::FixedFiles::new(&ring);
         Ok(Uring {
             ring: ManuallyDrop::new(ring),
             enter,
+            fixed,
             probe,
             spill: VecDeque::new(),
             unparker: Unparker::new(Arc::clone(&kick)),
@@ -182,7 +186,8 @@ impl Uring {
 // a request that does not fit is kept, in order, until it does.
 unsafe impl Driver for Uring {
     #[inline]
-    unsafe fn push(&mut self, sqe: Sqe) {
+    unsafe fn push(&mut self, mut sqe: Sqe) {
+        self.fixed.apply(&mut sqe, &self.ring);
         self.queue(sqe);
     }
 
@@ -234,6 +239,9 @@ unsafe impl Driver for Uring {
     }
 
     fn call(&mut self, call: Call<'_>) -> io::Result<i32> {
+        if let Call::Close { fd } = call {
+            self.fixed.forget(fd, &self.ring);
+        }
         call::perform(call)
     }
 
@@ -279,6 +287,9 @@ impl Drop for Uring {
     fn drop(&mut self) {
         // In a forked child the hook has closed the number, and the maps were not inherited.
         if !fork::forked() {
+            // A ring is torn down after its close has returned; what it had registered is not to
+            // stay open until then.
+            let _ = self.ring.submitter().unregister_files();
             // SAFETY: this is the only drop, and nothing uses the ring afterwards.
             unsafe { ManuallyDrop::drop(&mut self.ring) };
         }

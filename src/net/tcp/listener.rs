@@ -14,6 +14,7 @@ use crate::net::ToAddresses;
 use crate::net::options;
 use crate::sys::current;
 use crate::sys::fd::{Fd, OwnedFd};
+use crate::sys::fork::{self, Forked};
 
 /// Connections that the kernel keeps for a listener until they are accepted; `somaxconn` may be less.
 const BACKLOG: i32 = 4096;
@@ -49,6 +50,10 @@ impl TcpListener {
     /// `AddrInUse` if somebody listens there; `InvalidInput` for what is no address; what `socket`,
     /// `bind` and `listen` answer.
     pub async fn bind(addresses: impl ToAddresses) -> io::Result<TcpListener> {
+        if fork::forked() {
+            // What is bound is kept under a lock, which a thread of the parent may have held.
+            return Err(Forked.into());
+        }
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is no address to bind");
         for address in addresses.to_addresses()? {
             predecessors_left(address).await;

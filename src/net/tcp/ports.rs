@@ -10,6 +10,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::sys::fork::forked;
+
 /// The cores that were started together, and an address as the user wrote it. Port 0 may be asked
 /// for again and again: the number says for the how-manieth time this core does.
 type Wish = (u64, SocketAddr, u32);
@@ -90,6 +92,10 @@ impl Share {
 
     /// The listener is gone; its socket follows when the kernel is done with it.
     pub(super) fn retire(&self) {
+        if forked() {
+            // A thread of the parent may have held the lock.
+            return;
+        }
         let mut chosen = chosen();
         let choice = chosen.get_mut(&self.wish).expect("a share keeps its choice");
         let mut mine = choice.holders.iter_mut().filter(|it| it.core == self.core);
@@ -101,6 +107,9 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
+        if forked() {
+            return;
+        }
         let mut chosen = chosen();
         let choice = chosen.get_mut(&self.wish).expect("a share keeps its choice");
         let holders = &mut choice.holders;

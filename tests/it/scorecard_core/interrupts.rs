@@ -110,7 +110,8 @@ fn s14_a_storm_of_signals_is_not_seen_and_fires_no_timer_early() {
                 (calm, stormy, runtime::stats())
             });
             assert!(stats.interrupted > 100, "the storm did not come: {stats:#?}");
-            assert_fruitful(&stats, 3);
+            // A sleep that also handed something over does not say that a signal ended it.
+            assert_fruitful(&stats, stats.interrupted / 5);
             println!("99 % echo within {calm:?}, in the storm {stormy:?}: {stats:?}");
             watch.ends();
         }

@@ -262,7 +262,8 @@ fn s06_a_forked_child_that_lives_on_keeps_no_operation_alive() {
                 (peers, (round % 2 == 0).then(|| fork(wait)))
             });
             let child = child.unwrap_or_else(|| fork(wait));
-            let mut writer = std::fs::OpenOptions::new().write(true).read(true).open(&path).unwrap();
+            let mut writer =
+                std::fs::OpenOptions::new().write(true).read(true).open(&path).unwrap();
             let start = Instant::now();
             drop(runtime);
             assert!(start.elapsed() <= PROMPTLY, "the end took {:?}", start.elapsed());
@@ -378,6 +379,8 @@ fn s06_a_forked_child_is_told_so_by_every_call_and_disturbs_nobody() {
                 let panic = catch_unwind(AssertUnwindSafe(|| runtime.block_on(lap())));
                 let text = panic.unwrap_err().downcast::<String>().unwrap_or_default();
                 assert!(text.contains("forked"), "{text}");
+                let handle = runtime.handle();
+                assert!(handle.call_soon(|| ()).is_err() && handle.spawn_on(async || ()).is_err());
                 assert!(Runtime::new().unwrap_err().to_string().contains("forked"));
                 0
             });
