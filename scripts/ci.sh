@@ -16,6 +16,7 @@ STEPS=(
     "doc           the documentation builds and its links lead somewhere"
     "test-debug    unit, integration and documentation tests"
     "test-release  the same with optimizations and all features"
+    "examples      every example is run for real, and what it answers is checked"
     "asan          unit and integration tests under AddressSanitizer, leaks included"
     "loom          every interleaving of what another thread can reach"
     "peers         the benchmark programs of other runtimes still compile"
@@ -46,6 +47,10 @@ step_test-debug() {
 
 step_test-release() {
     run cargo test --release --all-features
+}
+
+step_examples() {
+    run scripts/examples.sh
 }
 
 # RUSTC_BOOTSTRAP lets the stable compiler take -Z. The explicit --target keeps build scripts and

@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 TARGET_DIR="${CARGO_TARGET_DIR:-target}"
-EXAMPLES=(http echo echo_owned copy)
+EXAMPLES=(http echo echo_owned copy event_loop timer)
 
 # Under the time limit the script is its own child; cargo is outside of it.
 if [[ -z "${EXAMPLES_INSIDE:-}" ]]; then
@@ -189,6 +189,19 @@ run_echo() {
     done
     passed "${1:-echo}: eight connections, 1 MB each, come back as they were"
     stop
+}
+
+# These two tell their story and end.
+run_event_loop() {
+    timeout 20 "$TARGET_DIR/release/examples/event_loop" >"$scratch/out" || fail "event_loop failed"
+    [[ -s "$scratch/out" ]] || fail "event_loop printed nothing"
+    passed "event_loop: the tutorial runs to its end"
+}
+
+run_timer() {
+    timeout 20 "$TARGET_DIR/release/examples/timer" >"$scratch/out" || fail "timer failed"
+    [[ -s "$scratch/out" ]] || fail "timer printed nothing"
+    passed "timer: runs to its end"
 }
 
 run_echo_owned() {

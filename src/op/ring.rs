@@ -444,8 +444,7 @@ impl Ring {
             Ok(result) => Some(result),
             Err(panic) => {
                 self.panics.set(self.panics.get() + 1);
-                // The payload may panic when it is dropped; it was only a message.
-                std::mem::forget(panic);
+                guard::drop_payload(panic);
                 None
             }
         }

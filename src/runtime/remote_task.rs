@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::sys::atomic::Arc;
-use crate::sys::current;
+use crate::sys::{current, guard};
 use crate::task::JoinError;
 
 /// Waits for the output of a task that [`Handle::spawn_on`](super::Handle::spawn_on) started.
@@ -71,7 +71,7 @@ impl<T> Promise<T> {
             self.0.changed.notify_all();
             // Wake after the lock is released: a waker may do anything.
             if let Some(waker) = waker {
-                waker.wake();
+                guard::wake(waker);
             }
         }
     }
@@ -123,6 +123,7 @@ impl<T> Future for RemoteTask<T> {
         if let State::Pending(place) = &mut *state {
             std::mem::swap(place, &mut waker);
             drop(state);
+            guard::discard(waker);
             return Poll::Pending;
         }
         let outcome = take(&mut state);

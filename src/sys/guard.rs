@@ -31,7 +31,11 @@ pub(crate) fn call(f: impl FnOnce()) {
 #[cold]
 fn caught(panic: Box<dyn Any + Send>) {
     current::core(|core| core.caught_panics.set(core.caught_panics.get() + 1));
-    // What somebody panicked with may panic in its turn when it is dropped.
+    drop_payload(panic);
+}
+
+/// Drops what somebody panicked with, which may panic in its turn.
+pub(crate) fn drop_payload(panic: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(second);
     }

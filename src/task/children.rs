@@ -10,6 +10,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
+use crate::sys::guard;
+
 /// Children polled in one poll of the parent, before others get their turn.
 const BUDGET: u32 = 128;
 
@@ -160,7 +162,7 @@ impl Woken {
             if notes.places.is_empty() {
                 let displaced = notes.parent.replace(new);
                 drop(notes);
-                drop(displaced);
+                guard::discard(displaced);
                 return false;
             }
         }
@@ -174,7 +176,7 @@ impl Woken {
 
     fn forget_parent(&self) {
         let parent = self.notes().parent.take();
-        drop(parent);
+        guard::discard(parent);
     }
 }
 

@@ -29,7 +29,7 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use super::inbox::{Node, NodeVtable, Remote};
 use super::scheduler::Scheduler;
 use crate::sys::atomic::{Arc, AtomicBool, AtomicUsize, Ordering, fence};
-use crate::sys::current;
+use crate::sys::{current, guard};
 
 /// In the run queue.
 pub(super) const QUEUED: u8 = 1;
@@ -188,7 +188,7 @@ impl<F: Future> Task<F> {
         let outcome = match dropped {
             Ok(()) => outcome,
             Err(panic) => {
-                forget_safely(outcome);
+                guard::discard(Some(outcome));
                 Err(Failure::Panicked(panic))
             }
         };
@@ -208,15 +208,12 @@ impl<F: Future> Task<F> {
     unsafe fn clear(header: NonNull<Header>) {
         // SAFETY: the contract.
         let stage = unsafe { Self::stage(header) };
-        let dropped = catch_unwind(AssertUnwindSafe(|| {
+        guard::call(|| {
             // SAFETY: only this thread touches the stage; the place is written again below.
             unsafe { std::ptr::drop_in_place(stage) };
-        }));
+        });
         // SAFETY: the old stage was dropped in place.
         unsafe { stage.write(Stage::Taken) };
-        if let Err(panic) = dropped {
-            std::mem::forget(panic);
-        }
     }
 
     /// # Safety
@@ -224,13 +221,6 @@ impl<F: Future> Task<F> {
     unsafe fn free(header: NonNull<Header>) {
         // SAFETY: the stage is `Taken` since the release, so this frees memory and nothing else.
         drop(unsafe { Box::from_raw(header.cast::<Self>().as_ptr()) });
-    }
-}
-
-/// Drops what may panic when it is dropped, a second panic included.
-fn forget_safely<T>(value: T) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        std::mem::forget(panic);
     }
 }
 
@@ -270,9 +260,7 @@ pub(super) unsafe fn release(header: NonNull<Header>) {
     let task = unsafe { header.as_ref() };
     // SAFETY: this is the task's thread.
     unsafe { (task.vtable().clear)(header) };
-    if let Some(joiner) = task.set_joiner(None) {
-        forget_safely(joiner);
-    }
+    guard::discard(task.set_joiner(None));
     if task.refs.load(Ordering::Acquire) == 1 {
         // SAFETY: there is no waker left that could make another.
         unsafe { (task.vtable().free)(header) };

@@ -185,7 +185,7 @@ impl Timers {
             }));
             if let Err(panic) = result {
                 self.panics.set(self.panics.get() + 1);
-                std::mem::forget(panic);
+                guard::drop_payload(panic);
             }
             fired += 1;
             if fired % FIRED_A_LOOK == 0 && op::now() > now + LATE_NS {
@@ -204,7 +204,7 @@ impl Timers {
                 Due::Call(callback) => drop(self.take(callback)),
             }));
             if let Err(panic) = dropped {
-                std::mem::forget(panic);
+                guard::drop_payload(panic);
             }
         }
     }

@@ -290,9 +290,9 @@ fn a_listener_without_descriptors_waits_without_spinning_and_goes_on() {
                 }
             });
             until(|| accepted.borrow().len() == 12).await;
-            let before = quoit::runtime::core().stats().enters;
+            let before = quoit::runtime::stats().enters;
             sleep(Duration::from_millis(500)).await;
-            let laps = quoit::runtime::core().stats().enters - before;
+            let laps = quoit::runtime::stats().enters - before;
             assert!(laps < 200, "{laps} laps at the limit");
             assert_eq!(accepted.borrow().len(), 12, "so many descriptors were left");
             // One goes, and the next comes.

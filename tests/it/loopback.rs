@@ -24,12 +24,12 @@ fn patience() -> Duration {
 }
 
 /// Runs `main` on a core of its own, and fails when it hangs.
-pub fn run<T>(main: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(main: impl Future<Output = T>) -> T {
     quoit::runtime::run(within(patience(), main)).expect("a runtime starts")
 }
 
 /// Awaits `future`, and panics when it takes longer than `patience`.
-pub async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> T {
     let (mut future, mut late) = (pin!(future), pin!(sleep(patience)));
     poll_fn(|context| {
         if let Poll::Ready(output) = future.as_mut().poll(context) {
@@ -42,7 +42,7 @@ pub async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> T
 }
 
 /// `full` times `QUOIT_SCALE`; without the variable, the `slice` that runs everywhere.
-pub fn scaled(full: usize, slice: usize) -> usize {
+pub(crate) fn scaled(full: usize, slice: usize) -> usize {
     match std::env::var("QUOIT_SCALE") {
         Ok(scale) => {
             let scale: f64 = scale.parse().expect("QUOIT_SCALE is a number, 1 is full size");
@@ -55,7 +55,7 @@ pub fn scaled(full: usize, slice: usize) -> usize {
 /// Runs `test` alone in a process: for what counts descriptors, or changes the process.
 ///
 /// The test binary is started again for the one test that calls this, found by the closure's name.
-pub fn isolated<F: FnOnce()>(test: F) {
+pub(crate) fn isolated<F: FnOnce()>(test: F) {
     const CHILD: &str = "QUOIT_ISOLATED_TEST";
     let path = std::any::type_name::<F>();
     let path = path.split_once("::").expect("a path begins with the crate").1;
@@ -87,14 +87,14 @@ pub fn isolated<F: FnOnce()>(test: F) {
 }
 
 /// Random numbers, the same for the same seed (xorshift64*).
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -102,36 +102,36 @@ impl Random {
     }
 
     /// A number below `end`.
-    pub fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         (self.next() >> 16) as usize % end
     }
 
     /// A number from 1 to `most`, small ones as likely as large ones.
-    pub fn size(&mut self, most: usize) -> usize {
+    pub(crate) fn size(&mut self, most: usize) -> usize {
         let bits = self.below(most.ilog2() as usize + 1);
         1 + self.below((1 << (bits + 1)).min(most))
     }
 }
 
 /// The byte at `place` of a stream: neighbours differ, and so do places that are far apart.
-pub fn byte_at(place: u64) -> u8 {
+pub(crate) fn byte_at(place: u64) -> u8 {
     let mixed = (place + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 56) as u8
 }
 
 /// `len` bytes of the pattern from `place` on.
-pub fn pattern(place: u64, len: usize) -> Vec<u8> {
+pub(crate) fn pattern(place: u64, len: usize) -> Vec<u8> {
     (place..place + len as u64).map(byte_at).collect()
 }
 
 /// What was received so far of a stream of the pattern.
 #[derive(Default)]
-pub struct Oracle(pub u64);
+pub(crate) struct Oracle(pub(crate) u64);
 
 impl Oracle {
     /// Takes the next bytes.
     #[track_caller]
-    pub fn take(&mut self, bytes: &[u8]) {
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
         for (index, byte) in bytes.iter().enumerate() {
             let place = self.0 + index as u64;
             assert_eq!(*byte, byte_at(place), "byte {place} of the stream is another");
@@ -141,14 +141,14 @@ impl Oracle {
 }
 
 /// A listener on a free port.
-pub async fn listen() -> (TcpListener, SocketAddr) {
+pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
 /// A stream of ours, and its peer of the standard library.
-pub async fn pair() -> (TcpStream, std::net::TcpStream) {
+pub(crate) async fn pair() -> (TcpStream, std::net::TcpStream) {
     let (listener, address) = listen().await;
     // The kernel completes the connection without an accept.
     let peer = std::net::TcpStream::connect(address).unwrap();
@@ -157,7 +157,7 @@ pub async fn pair() -> (TcpStream, std::net::TcpStream) {
 }
 
 /// Two streams of ours that are connected.
-pub async fn pair_of_ours() -> (TcpStream, TcpStream) {
+pub(crate) async fn pair_of_ours() -> (TcpStream, TcpStream) {
     let (listener, address) = listen().await;
     let client = quoit::spawn(TcpStream::connect(address));
     let (server, _) = listener.accept().await.unwrap();
@@ -166,10 +166,10 @@ pub async fn pair_of_ours() -> (TcpStream, TcpStream) {
 
 /// A waker that remembers whether it was called.
 #[derive(Default)]
-pub struct Flag(AtomicBool);
+pub(crate) struct Flag(AtomicBool);
 
 impl Flag {
-    pub fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -181,13 +181,16 @@ impl Wake for Flag {
 }
 
 /// Polls once with a waker that only remembers.
-pub fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>, flag: &Arc<Flag>) -> Poll<F::Output> {
+pub(crate) fn poll_once<F: Future + ?Sized>(
+    future: Pin<&mut F>,
+    flag: &Arc<Flag>,
+) -> Poll<F::Output> {
     let waker = Waker::from(Arc::clone(flag));
     future.poll(&mut Context::from_waker(&waker))
 }
 
 /// Turns laps until `done`, without a sleep, and panics after some seconds.
-pub async fn until(mut done: impl FnMut() -> bool) {
+pub(crate) async fn until(mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
         assert!(start.elapsed() < Duration::from_secs(20), "it does not come");
@@ -196,12 +199,16 @@ pub async fn until(mut done: impl FnMut() -> bool) {
 }
 
 /// Has the loop turn one lap, in which it enters the kernel.
-pub async fn lap() {
-    sleep(Duration::from_micros(1)).await;
+pub(crate) async fn lap() {
+    let enters = quoit::runtime::stats().enters;
+    // A sleep this short may be over before it begins.
+    while quoit::runtime::stats().enters == enters {
+        sleep(Duration::from_micros(1)).await;
+    }
 }
 
 /// Waits for a thread without keeping the loop from turning.
-pub async fn join<T>(thread: std::thread::JoinHandle<T>) -> T {
+pub(crate) async fn join<T>(thread: std::thread::JoinHandle<T>) -> T {
     while !thread.is_finished() {
         sleep(Duration::from_micros(200)).await;
     }
@@ -212,7 +219,7 @@ pub async fn join<T>(thread: std::thread::JoinHandle<T>) -> T {
 }
 
 /// Everything that is open, by number.
-pub fn descriptors() -> BTreeMap<i32, String> {
+pub(crate) fn descriptors() -> BTreeMap<i32, String> {
     let mut open = BTreeMap::new();
     for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
         let entry = entry.unwrap();
@@ -227,7 +234,7 @@ pub fn descriptors() -> BTreeMap<i32, String> {
 }
 
 /// An address where a connect neither succeeds nor fails: the backlog is full.
-pub fn blackhole() -> (std::net::TcpListener, Vec<std::net::TcpStream>, SocketAddr) {
+pub(crate) fn blackhole() -> (std::net::TcpListener, Vec<std::net::TcpStream>, SocketAddr) {
     use std::os::fd::AsRawFd;
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     // SAFETY: the call takes no pointers.
@@ -242,14 +249,14 @@ pub fn blackhole() -> (std::net::TcpListener, Vec<std::net::TcpStream>, SocketAd
 }
 
 /// Sets the limit so that so many descriptors can still be opened.
-pub fn leave_descriptors(room: usize) {
+pub(crate) fn leave_descriptors(room: usize) {
     let open = descriptors();
     let mut free = (0..).filter(|number| !open.contains_key(number));
     set_descriptor_limit(free.nth(room).unwrap() as u64);
 }
 
 /// Sets how many descriptors the process may have open.
-pub fn set_descriptor_limit(soft: u64) {
+pub(crate) fn set_descriptor_limit(soft: u64) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a place for the answer.
     assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
@@ -259,7 +266,7 @@ pub fn set_descriptor_limit(soft: u64) {
 }
 
 /// Resident memory of the process in bytes.
-pub fn resident() -> usize {
+pub(crate) fn resident() -> usize {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();
     text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
@@ -268,7 +275,7 @@ pub fn resident() -> usize {
 /// running or open is left within a second, and no kernel wrote into a buffer after its drop.
 ///
 /// It counts the process's descriptors, so it is called in an [`isolated`] test.
-pub fn ledger<T>(main: impl AsyncFnOnce() -> T) -> T {
+pub(crate) fn ledger<T>(main: impl AsyncFnOnce() -> T) -> T {
     let runtime = Runtime::new().expect("a runtime starts");
     runtime.block_on(lap());
     let open = descriptors();

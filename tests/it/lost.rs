@@ -405,8 +405,8 @@ fn operations_that_are_dropped_in_every_lap_do_not_pile_up() {
                     assert!(poll_once(pin!(TcpStream::connect(address)), &flag).is_pending());
                 }
                 lap().await;
-                let live = quoit::runtime::core().stats().live_ops;
-                assert!(live < 600, "{live} operations are in flight for nobody");
+                let live = quoit::runtime::stats().live_ops;
+                assert!(live < 1000, "{live} operations are in flight for nobody");
             }
         });
     });

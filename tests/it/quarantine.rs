@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use quoit::buf::{IoBuf, IoBufMut};
 
 /// The most that one buffer holds.
-pub const PIECE: usize = 4096;
+pub(crate) const PIECE: usize = 4096;
 const PIECES: usize = 16 * 1024;
 const DEAD: u8 = 0xDD;
 
@@ -67,7 +67,7 @@ fn arena() -> MutexGuard<'static, Option<Arena>> {
 }
 
 /// Looks at everything that is parked, and says how often memory was written to after its drop.
-pub fn violations() -> u64 {
+pub(crate) fn violations() -> u64 {
     let mut arena = arena();
     let Some(arena) = &mut *arena else { return 0 };
     let parked = arena.parked.iter().filter(|index| arena.is_spoilt(**index)).count();
@@ -76,7 +76,7 @@ pub fn violations() -> u64 {
 
 /// A buffer of the arena.
 #[derive(Debug)]
-pub struct QuarantineBuf {
+pub(crate) struct QuarantineBuf {
     start: NonNull<u8>,
     len: usize,
     capacity: usize,
@@ -84,14 +84,14 @@ pub struct QuarantineBuf {
 
 impl QuarantineBuf {
     /// An empty buffer with room for `capacity` bytes.
-    pub fn new(capacity: usize) -> QuarantineBuf {
+    pub(crate) fn new(capacity: usize) -> QuarantineBuf {
         assert!(capacity <= PIECE, "a piece holds {PIECE} bytes");
         let start = arena().get_or_insert_with(Arena::new).take();
         QuarantineBuf { start, len: 0, capacity }
     }
 
     /// A buffer that holds `bytes`.
-    pub fn of(bytes: &[u8]) -> QuarantineBuf {
+    pub(crate) fn of(bytes: &[u8]) -> QuarantineBuf {
         let mut buf = QuarantineBuf::new(bytes.len());
         // SAFETY: the piece has room for so many bytes, and nobody else refers to it.
         unsafe { buf.start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };

@@ -124,6 +124,7 @@ pub(crate) fn isolated<F: FnOnce()>(body: F) {
         success && output.contains(REACHED),
         "{test} failed in its own process; this is what it said:\n{output}"
     );
+    print!("{output}");
 }
 
 /// `it::runtime::a_test::{{closure}}` is the closure in `runtime::a_test`.

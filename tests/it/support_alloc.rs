@@ -51,11 +51,11 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// How often this thread has allocated so far.
-pub fn allocations() -> u64 {
+pub(crate) fn allocations() -> u64 {
     ALLOCATIONS.get()
 }
 
 /// Bytes that are allocated now, by all threads.
-pub fn live_bytes() -> i64 {
+pub(crate) fn live_bytes() -> i64 {
     LIVE.load(Ordering::Relaxed)
 }

@@ -566,7 +566,7 @@ fn a_reader_that_pauses_stops_the_receive_and_then_gets_every_byte() {
             let writer = writes_in_large_pieces(peer, len);
             for _ in 0..30 {
                 sleep(Duration::from_millis(10)).await;
-                let leases = quoit::runtime::core().stats().leases;
+                let leases = quoit::runtime::stats().leases;
                 assert!(leases <= 128, "{leases} leases wait for a reader that does not read");
             }
             assert!(!writer.is_finished(), "the peer was not stopped");
@@ -601,7 +601,7 @@ fn when_every_lease_is_held_receives_use_the_heap_and_lose_nothing() {
             join(writer).await;
             let leases = held.iter().filter(|bytes| bytes.is_lease()).count();
             assert_eq!(leases, 4096, "the pool grew to its end");
-            assert!(held.len() > 4096 && quoit::runtime::core().stats().starved > 0);
+            assert!(held.len() > 4096 && quoit::runtime::stats().starved > 0);
             // Others are served as well, while this one holds everything.
             for way in 0..WAYS_TO_READ {
                 let (other, peer) = pair().await;

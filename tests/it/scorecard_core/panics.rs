@@ -163,9 +163,9 @@ async fn in_wakers(streams: &mut [(TcpStream, std::net::TcpStream)]) {
             lap().await;
             assert_eq!(read.await.unwrap().1, b"y");
         }
-        let mut nap = pin!(sleep(Duration::from_micros(50)));
+        let mut nap = pin!(sleep(Duration::from_micros(500)));
         poll_with(make(), nap.as_mut());
-        sleep(Duration::from_millis(1)).await;
+        sleep(Duration::from_millis(2)).await;
         nap.await;
 
         let mut task = quoit::spawn(async { yield_now().await });
@@ -173,16 +173,32 @@ async fn in_wakers(streams: &mut [(TcpStream, std::net::TcpStream)]) {
         yield_now().await;
         yield_now().await;
         task.await.unwrap();
+        let mut task = quoit::spawn(async { yield_now().await });
+        poll_with(make(), pin!(&mut task));
+        task.await.unwrap();
         // Detached while the waker is there.
         let mut task = quoit::spawn(async { yield_now().await });
         poll_with(make(), pin!(&mut task));
         let _ = catch_unwind(AssertUnwindSafe(|| drop(task)));
 
+        let mut naps = pin!(quoit::gather([sleep(Duration::from_micros(500))]));
+        poll_with(make(), naps.as_mut());
+        naps.await;
+
         in_lines(make, &mut streams[3]).await;
 
         let mut remote = Handle::current().spawn_on(async || 7).unwrap();
         poll_with(make(), pin!(&mut remote));
-        sleep(Duration::from_micros(10)).await;
+        std::future::poll_fn(|context| {
+            // Its waker takes the place of the other.
+            assert!(pin!(&mut remote).poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!(remote.await.unwrap(), 7);
+        let mut remote = Handle::current().spawn_on(async || 7).unwrap();
+        poll_with(make(), pin!(&mut remote));
+        sleep(Duration::from_micros(100)).await;
         assert_eq!(remote.await.unwrap(), 7);
     }
 }
@@ -310,10 +326,11 @@ fn s17_panics_out_of_block_on_and_at_the_end_leave_nothing() {
                     sleep(Duration::MAX).await;
                 });
                 let (stream, peer) = pair().await;
+                let mut late = Vec::new();
                 for waker in [Waker::from(Arc::new(Shouting)), Exploding(Bomb).into_waker()] {
-                    let mut receive = Box::pin(async move { sleep(Duration::from_secs(60)).await });
-                    poll_with(waker, receive.as_mut());
-                    std::mem::forget(receive);
+                    let mut nap = Box::pin(sleep(Duration::from_secs(60)));
+                    poll_with(waker, nap.as_mut());
+                    late.push(nap);
                 }
                 let waker = Exploding(Bomb).into_waker();
                 let _ = quoit::spawn(async move {
@@ -324,7 +341,7 @@ fn s17_panics_out_of_block_on_and_at_the_end_leave_nothing() {
                 });
                 let finished = quoit::spawn(async { Bomb });
                 yield_now().await;
-                finished
+                (finished, late)
             });
             let bomb = Bomb;
             runtime.handle().call_soon(move || drop(bomb)).unwrap();
