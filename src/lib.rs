@@ -17,7 +17,7 @@
 //!     let listener = TcpListener::bind("127.0.0.1:7000").await?; // one socket per core
 //!     loop {
 //!         let (stream, _peer) = listener.accept().await?;
-//!         let _ = quoit::spawn(echo(stream));
+//!         quoit::spawn(echo(stream));
 //!     }
 //! }
 //!

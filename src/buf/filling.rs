@@ -62,6 +62,12 @@ impl<B: IoBufMut> Filling<B> {
         unsafe { std::slice::from_raw_parts(self.buf.buf_mut_ptr(), self.done) }
     }
 
+    /// The buffer after a failure: as [`finish`](Self::finish) if something was filled, and as it came
+    /// if nothing was.
+    pub(crate) fn give_up(self) -> B {
+        if self.done > 0 { self.finish() } else { self.buf }
+    }
+
     /// The buffer, with its length at what was filled.
     pub(crate) fn finish(mut self) -> B {
         // SAFETY: as in `filled`.

@@ -75,6 +75,8 @@ pub(crate) struct Shard {
     remote: Arc<Remote>,
     unparker: Unparker,
     drain: Option<Duration>,
+    /// When the kernel was last left: the start of the lap.
+    lap: Cell<u64>,
     local: Rc<Local>,
     listed: Option<registry::Listed>,
 }
@@ -113,7 +115,8 @@ impl Shard {
         local.install(&core);
         let listed = Some(registry::Listed::new(Arc::clone(&remote)));
         let drain = settings.drain;
-        Ok(Shard { core, ring, scheduler, timers, remote, unparker, drain, local, listed })
+        let lap = Cell::new(ring.now());
+        Ok(Shard { core, ring, scheduler, timers, remote, unparker, drain, lap, local, listed })
     }
 
     pub(super) fn local(&self) -> &Rc<Local> {
@@ -133,6 +136,7 @@ impl Shard {
         );
         assert!(!fork::forked(), "block_on was called in a forked child: {}", fork::Forked);
         let _entered = current::enter(&self.core);
+        self.lap.set(self.ring.now());
         let outcome = self.scheduler.drive(
             future,
             || self.run(),
@@ -153,7 +157,7 @@ impl Shard {
 
     /// The first half of a lap: run what can run.
     fn run(&self) {
-        let start = self.ring.now();
+        let start = self.lap.get();
         self.scheduler.run(BUDGET, || self.ring.now() - start > LATE_NS);
     }
 
@@ -162,7 +166,9 @@ impl Shard {
         let wait = self.wait();
         let answered = self.ring.turn(wait, self.timers.next())?;
         self.unparker.awake();
-        let fired = self.timers.fire(self.ring.now());
+        let now = self.ring.now();
+        self.lap.set(now);
+        let fired = self.timers.fire(now);
         if wait == Wait::Block && answered + fired == 0 && self.remote.is_empty() {
             self.local.note_fruitless_lap();
         }

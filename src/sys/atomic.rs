@@ -3,12 +3,67 @@
 pub(crate) use std::sync::Arc;
 
 #[cfg(not(loom))]
+pub(crate) use std::thread_local;
+
+#[cfg(loom)]
+pub(crate) use loom::thread_local as loom_local;
+
+/// As std's: the model checker has threads of its own, and does not know the form with `const`.
+#[cfg(loom)]
+macro_rules! model_local {
+    (static $name:ident: $type:ty = const { $value:expr };) => {
+        $crate::sys::atomic::loom_local! { static $name: $type = $value; }
+    };
+}
+#[cfg(loom)]
+pub(crate) use model_local as thread_local;
+
+#[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence,
 };
+
+/// What another thread can reach, for as long as it may be reached: the model checker sees to it that
+/// the end comes after every use. Otherwise it is nothing.
+#[cfg(not(loom))]
+pub(crate) struct Life;
+
+#[cfg(not(loom))]
+impl Life {
+    pub(crate) fn new() -> Self {
+        Life
+    }
+
+    #[inline]
+    pub(crate) fn used(&self) {}
+
+    #[inline]
+    pub(crate) fn ends(&self) {}
+}
+
+#[cfg(loom)]
+pub(crate) struct Life(
+    loom::cell::UnsafeCell<()>,
+    #[expect(dead_code, reason = "its drop is what counts")] loom::alloc::Track<()>,
+);
+
+#[cfg(loom)]
+impl Life {
+    pub(crate) fn new() -> Self {
+        Life(loom::cell::UnsafeCell::new(()), loom::alloc::Track::new(()))
+    }
+
+    pub(crate) fn used(&self) {
+        self.0.with(|_| ());
+    }
+
+    pub(crate) fn ends(&self) {
+        self.0.with_mut(|_| ());
+    }
+}
 
 /// Atomics that no model checks: counters, state that a forked child's only thread reads, and what
 /// is shared with the kernel.

@@ -11,6 +11,8 @@ use std::cell::{Cell, OnceCell};
 use std::ptr;
 use std::rc::Rc;
 
+use super::atomic::thread_local;
+
 thread_local! {
     static CURRENT: Cell<*const Core> = const { Cell::new(ptr::null()) };
 }
@@ -99,7 +101,7 @@ impl Core {
 
 /// Makes `core` the thread's current core until the guard is dropped.
 pub(crate) fn enter(core: &Core) -> Entered<'_> {
-    let previous = CURRENT.replace(ptr::from_ref(core));
+    let previous = CURRENT.with(|current| current.replace(ptr::from_ref(core)));
     Entered { previous, core }
 }
 
@@ -111,7 +113,7 @@ pub(crate) struct Entered<'core> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        let left = CURRENT.replace(self.previous);
+        let left = CURRENT.with(|current| current.replace(self.previous));
         assert!(ptr::eq(left, self.core), "cores were left in another order than entered");
     }
 }
@@ -119,7 +121,7 @@ impl Drop for Entered<'_> {
 /// Calls `f` with the current core, if there is one.
 #[inline]
 pub(crate) fn core<R>(f: impl FnOnce(&Core) -> R) -> Option<R> {
-    let core = CURRENT.get();
+    let core = CURRENT.with(Cell::get);
     // SAFETY: a non-null pointer was set by `enter`, whose guard borrows the core until it resets it.
     unsafe { core.as_ref() }.map(f)
 }

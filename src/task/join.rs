@@ -5,7 +5,6 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::Mutex;
 use std::task::{Context, Poll};
 
 use super::registry;
@@ -23,7 +22,6 @@ use crate::sys::current;
 /// assert_eq!(task.await.unwrap(), 42);
 /// # }).unwrap();
 /// ```
-#[must_use = "a dropped JoinHandle detaches its task; use `let _ =` to say that this is meant"]
 pub struct JoinHandle<T> {
     core: u64,
     id: TaskId,
@@ -56,16 +54,22 @@ impl<T> JoinHandle<T> {
         self.here(|scheduler| scheduler.is_finished(self.id))
     }
 
+    #[inline]
     fn here<R>(&self, f: impl FnOnce(&Scheduler) -> R) -> R {
         let here = current::id();
         if here != Some(self.core) {
-            panic!(
-                "a JoinHandle of core {} was used on {}; await it on the core that spawned the task",
-                self.core,
-                here.map_or("no core".into(), |core| format!("core {core}")),
-            );
+            self.is_not_here(here);
         }
         current::with(f).expect("a core has a scheduler")
+    }
+
+    #[cold]
+    fn is_not_here(&self, here: Option<u64>) -> ! {
+        panic!(
+            "a JoinHandle of core {} was used on {}; await it on the core that spawned the task",
+            self.core,
+            here.map_or("no core".into(), |core| format!("core {core}")),
+        );
     }
 }
 
@@ -82,6 +86,7 @@ impl<T> Future for JoinHandle<T> {
 }
 
 impl<T> Drop for JoinHandle<T> {
+    #[inline]
     fn drop(&mut self) {
         if !self.taken {
             let id = self.id;
@@ -98,9 +103,14 @@ impl<T> fmt::Debug for JoinHandle<T> {
 
 /// Why a task has no output: it was aborted, or it panicked.
 pub struct JoinError {
-    // The mutex makes the error Sync, as errors are expected to be; nobody ever contends for it.
-    panic: Option<Mutex<Box<dyn Any + Send>>>,
+    panic: Option<Panic>,
 }
+
+struct Panic(Box<dyn Any + Send>);
+
+// SAFETY: through a shared reference only its type is looked at, and the text of a `&str` or a
+// `String`, which are `Sync`.
+unsafe impl Sync for Panic {}
 
 impl JoinError {
     pub(crate) fn cancelled() -> Self {
@@ -108,7 +118,7 @@ impl JoinError {
     }
 
     pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Self {
-        JoinError { panic: Some(Mutex::new(panic)) }
+        JoinError { panic: Some(Panic(panic)) }
     }
 
     /// Whether the task was aborted, or its runtime was shut down.
@@ -129,13 +139,13 @@ impl JoinError {
     /// Gives the error back if the task did not panic.
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
         match self.panic {
-            Some(panic) => Ok(panic.into_inner().unwrap_or_else(|poison| poison.into_inner())),
+            Some(Panic(panic)) => Ok(panic),
             None => Err(self),
         }
     }
 
     fn message(&self) -> Option<String> {
-        let panic = self.panic.as_ref()?.lock().unwrap_or_else(|poison| poison.into_inner());
+        let Panic(panic) = self.panic.as_ref()?;
         Some(describe(&**panic))
     }
 }

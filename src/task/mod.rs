@@ -20,6 +20,7 @@ pub use join::{JoinError, JoinHandle};
 pub use join_macros::Part;
 pub use yielding::{YieldNow, yield_now};
 
+use crate::sys::current;
 pub(crate) use inbox::Remote;
 pub(crate) use join::describe;
 pub(crate) use scheduler::Scheduler;
@@ -45,9 +46,7 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    let task = crate::sys::current::core(|core| core.id)
-        .zip(crate::sys::current::with(|scheduler: &Scheduler| scheduler.spawn(future)));
-    match task {
+    match current::with(|scheduler: &Scheduler| (scheduler.core(), scheduler.spawn(future))) {
         Some((core, id)) => JoinHandle::new(core, id),
         None => {
             panic!("spawn was called outside of a runtime; start one with `quoit::runtime::run`")

@@ -12,6 +12,9 @@
 //!                                                Done ──4 release──▶ freed with the last waker
 //! ```
 //!
+//! Behind the header is a place for the future, and then for what became of it: the header says
+//! which ([`Holds`]). So a small output is moved as it is, not as a part of a larger enum.
+//!
 //! References: one of the scheduler, from spawn to release, and one of each waker. An entry of the
 //! run queue owns none: a task that completes while it is queued is released by the queue. An
 //! entry of the inbox owns one. The future is dropped by the owner thread at completion; the last
@@ -20,15 +23,16 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::future::Future;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, needs_drop, offset_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::inbox::{Node, NodeVtable, Remote};
+use super::join::JoinError;
 use super::scheduler::Scheduler;
-use crate::sys::atomic::{Arc, AtomicBool, AtomicUsize, Ordering, fence};
+use crate::sys::atomic::{Arc, AtomicBool, AtomicUsize, Life, Ordering};
 use crate::sys::{current, guard};
 
 /// In the run queue.
@@ -42,29 +46,28 @@ pub(super) const ABORTED: u8 = 8;
 /// The header counts among the holders of its `Remote`.
 const HOLDS_REMOTE: u8 = 16;
 
-/// Why a task has no output.
-pub(super) enum Failure {
-    Aborted,
-    Panicked(Box<dyn Any + Send>),
+/// What is in a task's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Future,
+    Output,
+    /// What the task panicked with.
+    Panic,
+    /// The output was taken, or the task was aborted.
+    Nothing,
 }
 
-enum Stage<F: Future> {
-    Running(F),
-    Ended(Result<F::Output, Failure>),
-    Taken,
-}
+type Panic = Box<dyn Any + Send>;
 
 #[repr(C)]
 struct Vtable {
     node: NodeVtable,
+    /// Where the place begins, in bytes from the header on.
+    place: usize,
     /// Polls once; true when the task has ended.
     poll: unsafe fn(NonNull<Header>, &mut Context<'_>) -> bool,
-    /// Drops the future and ends the task as aborted.
-    abort: unsafe fn(NonNull<Header>),
-    /// Moves the output into a `Option<Result<T, Failure>>`.
-    take: unsafe fn(NonNull<Header>, *mut ()),
-    /// Drops the future or the output in place.
-    clear: unsafe fn(NonNull<Header>),
+    /// Drops what the place holds; returns what that panicked with.
+    clear: unsafe fn(NonNull<Header>) -> Option<Panic>,
     free: unsafe fn(NonNull<Header>),
 }
 
@@ -80,6 +83,8 @@ pub(super) struct Header {
     /// Another thread has put the node into the inbox.
     called: AtomicBool,
     pub(super) flags: Cell<u8>,
+    holds: Cell<Holds>,
+    life: Life,
 }
 
 const _: () = assert!(size_of::<Header>() <= 64 || cfg!(loom));
@@ -87,7 +92,15 @@ const _: () = assert!(size_of::<Header>() <= 64 || cfg!(loom));
 #[repr(C)]
 struct Task<F: Future> {
     header: Header,
-    stage: UnsafeCell<Stage<F>>,
+    place: UnsafeCell<Place<F, F::Output>>,
+}
+
+/// Each field begins where the place does (repr(C)).
+#[repr(C)]
+union Place<F, T> {
+    future: ManuallyDrop<F>,
+    output: ManuallyDrop<T>,
+    panic: ManuallyDrop<Panic>,
 }
 
 impl Header {
@@ -120,6 +133,7 @@ impl Header {
 }
 
 /// Makes a task of `future`, with the scheduler's reference.
+#[inline]
 pub(super) fn new<F: Future>(future: F, remote: &Arc<Remote>, flags: u8) -> NonNull<Header> {
     let task = Box::new(Task {
         header: Header {
@@ -131,8 +145,10 @@ pub(super) fn new<F: Future>(future: F, remote: &Arc<Remote>, flags: u8) -> NonN
             key: Cell::new(u32::MAX),
             called: AtomicBool::new(false),
             flags: Cell::new(flags),
+            holds: Cell::new(Holds::Future),
+            life: Life::new(),
         },
-        stage: UnsafeCell::new(Stage::Running(future)),
+        place: UnsafeCell::new(Place { future: ManuallyDrop::new(future) }),
     });
     NonNull::from(Box::leak(task)).cast()
 }
@@ -140,115 +156,169 @@ pub(super) fn new<F: Future>(future: F, remote: &Arc<Remote>, flags: u8) -> NonN
 impl<F: Future> Task<F> {
     const VTABLE: &'static Vtable = &Vtable {
         node: NodeVtable { run: called, discard: discarded },
+        place: offset_of!(Self, place),
         poll: Self::poll,
-        abort: Self::abort,
-        take: Self::take,
         clear: Self::clear,
         free: Self::free,
     };
 
     /// # Safety (of this and all below)
     /// `header` is the head of a live `Task<F>`, and this is its own thread.
-    unsafe fn stage(header: NonNull<Header>) -> *mut Stage<F> {
+    unsafe fn place(header: NonNull<Header>) -> *mut Place<F, F::Output> {
         // SAFETY: by the contract the header is the first field of a `Task<F>` (repr(C)).
-        unsafe { header.cast::<Self>().as_ref() }.stage.get()
+        unsafe { header.cast::<Self>().as_ref() }.place.get()
     }
 
     unsafe fn poll(header: NonNull<Header>, context: &mut Context<'_>) -> bool {
-        // SAFETY: the contract; only this thread touches the stage, and not from inside the poll.
-        let Stage::Running(future) = (unsafe { &mut *Self::stage(header) }) else {
-            unreachable!("a task is polled only until it has ended");
-        };
-        // SAFETY: the task is on the heap and its future is dropped in place.
-        let future = unsafe { Pin::new_unchecked(future) };
-        let result = match catch_unwind(AssertUnwindSafe(|| future.poll(context))) {
-            Ok(Poll::Pending) => return false,
-            Ok(Poll::Ready(output)) => Ok(output),
-            Err(panic) => Err(Failure::Panicked(panic)),
-        };
-        // SAFETY: the contract.
-        unsafe { Self::end(header, result) };
-        true
-    }
-
-    unsafe fn abort(header: NonNull<Header>) {
-        // SAFETY: the contract.
-        unsafe { Self::end(header, Err(Failure::Aborted)) };
-    }
-
-    /// Drops the future in place, and keeps the outcome instead.
-    unsafe fn end(header: NonNull<Header>, outcome: Result<F::Output, Failure>) {
-        // SAFETY: the contract.
-        let stage = unsafe { Self::stage(header) };
-        // The future's destructor is user code: it may panic, and it may look at its own handle.
-        let dropped = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: only this thread touches the stage; the place is written again below.
-            unsafe { std::ptr::drop_in_place(stage) };
+        // One boundary for the poll and what follows it: each passes its result through memory.
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: `run` says that the future is there. It is on the heap and dropped in place,
+            // and nothing else touches it from inside the poll.
+            let future = unsafe { Pin::new_unchecked(&mut *(*Self::place(header)).future) };
+            let Poll::Ready(output) = future.poll(context) else { return false };
+            // SAFETY: the contract, and the future is there.
+            unsafe { Self::end(header, output) };
+            true
         }));
-        let outcome = match dropped {
-            Ok(()) => outcome,
-            Err(panic) => {
-                guard::discard(Some(outcome));
-                Err(Failure::Panicked(panic))
+        polled.unwrap_or_else(|panic| {
+            // SAFETY: the contract.
+            unsafe { Self::fail(header, panic) };
+            true
+        })
+    }
+
+    /// Drops the future in place, and keeps the output instead.
+    #[inline]
+    unsafe fn end(header: NonNull<Header>, output: F::Output) {
+        if needs_drop::<F>() {
+            // SAFETY: the contract.
+            if let Some(panic) = unsafe { Self::clear(header) } {
+                guard::discard(Some(output));
+                // SAFETY: the contract; the place is vacant.
+                return unsafe { keep_panic(header, panic) };
             }
-        };
-        // SAFETY: the old stage was dropped in place, whether or not that panicked.
-        unsafe { stage.write(Stage::Ended(outcome)) };
-    }
-
-    unsafe fn take(header: NonNull<Header>, place: *mut ()) {
-        // SAFETY: the contract.
-        let stage = unsafe { &mut *Self::stage(header) };
-        if let Stage::Ended(outcome) = std::mem::replace(stage, Stage::Taken) {
-            // SAFETY: the caller's place is of this type.
-            unsafe { *place.cast::<Option<Result<F::Output, Failure>>>() = Some(outcome) };
         }
+        // SAFETY: the contract; the place is vacant, or holds a future that needs no drop.
+        unsafe { (*Self::place(header)).output = ManuallyDrop::new(output) };
+        // SAFETY: the contract.
+        unsafe { header.as_ref() }.holds.set(Holds::Output);
     }
 
-    unsafe fn clear(header: NonNull<Header>) {
+    /// Drops the future, whose poll has panicked, and keeps that panic instead.
+    #[cold]
+    unsafe fn fail(header: NonNull<Header>, panic: Panic) {
         // SAFETY: the contract.
-        let stage = unsafe { Self::stage(header) };
-        guard::call(|| {
-            // SAFETY: only this thread touches the stage; the place is written again below.
-            unsafe { std::ptr::drop_in_place(stage) };
-        });
-        // SAFETY: the old stage was dropped in place.
-        unsafe { stage.write(Stage::Taken) };
+        let second = unsafe { Self::clear(header) };
+        second.into_iter().for_each(note);
+        // SAFETY: the contract; the place is vacant.
+        unsafe { keep_panic(header, panic) };
+    }
+
+    unsafe fn clear(header: NonNull<Header>) -> Option<Panic> {
+        // SAFETY: the contract.
+        let place = unsafe { &mut *Self::place(header) };
+        // To the destructor, which is user code, the place is vacant.
+        // SAFETY: the contract.
+        let held = unsafe { header.as_ref() }.holds.replace(Holds::Nothing);
+        let dropped = catch_unwind(AssertUnwindSafe(|| match held {
+            // SAFETY: the header said that this is there, and now that it is not.
+            Holds::Future => unsafe { ManuallyDrop::drop(&mut place.future) },
+            // SAFETY: as above.
+            Holds::Output => unsafe { ManuallyDrop::drop(&mut place.output) },
+            // SAFETY: as above.
+            Holds::Panic => unsafe { ManuallyDrop::drop(&mut place.panic) },
+            Holds::Nothing => {}
+        }));
+        dropped.err()
     }
 
     /// # Safety
     /// `header` is the head of a `Task<F>` whose last reference is gone; any thread.
     unsafe fn free(header: NonNull<Header>) {
-        // SAFETY: the stage is `Taken` since the release, so this frees memory and nothing else.
+        // SAFETY: the place is vacant since the release, so this frees memory and nothing else.
         drop(unsafe { Box::from_raw(header.cast::<Self>().as_ptr()) });
     }
 }
+/// Counts a panic that nobody can be told of.
+#[cold]
+fn note(panic: Panic) {
+    guard::call(|| std::panic::resume_unwind(panic));
+}
 
-/// 2 run: polls the task, or drops its future if it was aborted. True when it has ended.
+/// 2 run: polls the task. True when it has ended.
+#[inline]
 pub(super) fn run(header: NonNull<Header>) -> bool {
     // SAFETY: the scheduler's reference keeps the header alive.
     let task = unsafe { header.as_ref() };
-    if task.has(ABORTED) {
-        // SAFETY: this is the task's thread, and it has not ended.
-        unsafe { (task.vtable().abort)(header) };
-        return true;
-    }
+    assert!(task.holds.get() == Holds::Future, "a task runs until it has ended");
     // SAFETY: the vtable's functions take a header; the waker is only borrowed from the scheduler's
     // reference, hence never dropped.
     let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw_waker(header)) });
-    // SAFETY: as for `abort`.
+    // SAFETY: this is the task's thread, and the place holds the future.
     unsafe { (task.vtable().poll)(header, &mut Context::from_waker(&waker)) }
 }
 
-/// Takes the outcome of a task that has ended.
+/// Drops the future of a task instead of polling it again; it has then ended.
+#[cold]
+pub(super) fn abort(header: NonNull<Header>) {
+    // SAFETY: the scheduler's reference keeps the header alive.
+    let task = unsafe { header.as_ref() };
+    assert!(task.holds.get() == Holds::Future, "a task is aborted before it has ended");
+    // SAFETY: this is the task's thread.
+    let panic = unsafe { (task.vtable().clear)(header) };
+    if let Some(panic) = panic {
+        // SAFETY: the place is vacant now.
+        unsafe { keep_panic(header, panic) };
+    }
+}
+
+/// Where the place of a task begins.
+///
+/// # Safety
+/// The task is alive.
+#[inline]
+unsafe fn place(header: NonNull<Header>) -> *mut () {
+    // SAFETY: the caller says that the task is alive.
+    let offset = unsafe { header.as_ref() }.vtable().place;
+    // SAFETY: the place is a part of the task's allocation.
+    unsafe { header.as_ptr().byte_add(offset) }.cast()
+}
+
+/// # Safety
+/// The task is alive, this is its own thread, and the place is vacant.
+unsafe fn keep_panic(header: NonNull<Header>, panic: Panic) {
+    // SAFETY: every place has room for a panic.
+    unsafe { place(header).cast::<Panic>().write(panic) };
+    // SAFETY: the caller says that the task is alive.
+    unsafe { header.as_ref() }.holds.set(Holds::Panic);
+}
+
+/// Takes the output of a task that has ended, if it has one; for the rest there is `take_failure`.
 ///
 /// # Safety
 /// `T` is the output of the task's future.
-pub(super) unsafe fn take<T>(header: NonNull<Header>) -> Option<Result<T, Failure>> {
-    let mut outcome: Option<Result<T, Failure>> = None;
-    // SAFETY: the scheduler's reference keeps the header alive, and the place has the right type.
-    unsafe { (header.as_ref().vtable().take)(header, (&raw mut outcome).cast()) };
-    outcome
+#[inline]
+pub(super) unsafe fn take_output<T>(header: NonNull<Header>) -> Option<T> {
+    // SAFETY: the scheduler's reference keeps the header alive.
+    let task = unsafe { header.as_ref() };
+    if task.holds.get() != Holds::Output {
+        return None;
+    }
+    task.holds.set(Holds::Nothing);
+    // SAFETY: the header said what is there, and now that it is not.
+    Some(unsafe { place(header).cast::<T>().read() })
+}
+
+/// Takes what a task has that ended without an output.
+#[cold]
+pub(super) fn take_failure(header: NonNull<Header>) -> JoinError {
+    // SAFETY: the scheduler's reference keeps the header alive.
+    match unsafe { header.as_ref() }.holds.replace(Holds::Nothing) {
+        // SAFETY: the header said what is there, and now that it is not.
+        Holds::Panic => JoinError::panicked(unsafe { place(header).cast::<Panic>().read() }),
+        Holds::Nothing => JoinError::cancelled(),
+        held => unreachable!("a task that failed holds {held:?}"),
+    }
 }
 
 /// 4 release: drops what is left of the task, and the scheduler's reference.
@@ -258,10 +328,15 @@ pub(super) unsafe fn take<T>(header: NonNull<Header>) -> Option<Result<T, Failur
 pub(super) unsafe fn release(header: NonNull<Header>) {
     // SAFETY: the scheduler's reference keeps the header alive until the end of this function.
     let task = unsafe { header.as_ref() };
-    // SAFETY: this is the task's thread.
-    unsafe { (task.vtable().clear)(header) };
+    if task.holds.get() != Holds::Nothing {
+        // SAFETY: this is the task's thread.
+        let panic = unsafe { (task.vtable().clear)(header) };
+        panic.into_iter().for_each(note);
+    }
     guard::discard(task.set_joiner(None));
+    // Acquire: what other threads did with their references is over.
     if task.refs.load(Ordering::Acquire) == 1 {
+        task.life.ends();
         // SAFETY: there is no waker left that could make another.
         unsafe { (task.vtable().free)(header) };
         return;
@@ -279,14 +354,17 @@ pub(super) unsafe fn release(header: NonNull<Header>) {
 unsafe fn drop_reference(header: NonNull<Header>) {
     // SAFETY: the reference that is dropped keeps the header alive until here.
     let task = unsafe { header.as_ref() };
+    task.life.used();
     if task.refs.fetch_sub(1, Ordering::Release) != 1 {
         return;
     }
-    fence(Ordering::Acquire);
+    // It sees what all who had a reference did before. Not a fence: ThreadSanitizer knows none.
+    task.refs.load(Ordering::Acquire);
     // The scheduler has released the task, or its own reference would still be counted.
     assert!(task.has(HOLDS_REMOTE), "a task lost a reference that it never had");
     // SAFETY: the header's own count, which `release` added.
     let remote = unsafe { Arc::from_raw(task.remote.as_ptr()) };
+    task.life.ends();
     // SAFETY: that was the last reference.
     unsafe { (task.vtable().free)(header) };
     drop(remote);
@@ -305,7 +383,9 @@ fn header_of(data: *const ()) -> NonNull<Header> {
 unsafe fn clone(data: *const ()) -> RawWaker {
     let header = header_of(data);
     // SAFETY: the waker that is cloned keeps the header alive.
-    let before = unsafe { header.as_ref() }.refs.fetch_add(1, Ordering::Relaxed);
+    let task = unsafe { header.as_ref() };
+    task.life.used();
+    let before = task.refs.fetch_add(1, Ordering::Relaxed);
     if before > isize::MAX as usize {
         // Only leaked clones get here; going on would free a task that is in use.
         std::process::abort();
@@ -363,6 +443,7 @@ unsafe fn schedule_here(header: NonNull<Header>) -> bool {
 unsafe fn call(header: NonNull<Header>) -> bool {
     // SAFETY: the caller's reference.
     let task = unsafe { header.as_ref() };
+    task.life.used();
     // AcqRel: the core that clears the flag sees what happened before this wake.
     if task.called.swap(true, Ordering::AcqRel) {
         return false;
@@ -377,6 +458,7 @@ unsafe fn called(node: NonNull<Node>) {
     // SAFETY: the inbox's entry owns a reference. The flag is cleared before the task is polled: a
     // wake that comes later calls again.
     unsafe {
+        header.as_ref().life.used();
         header.as_ref().called.swap(false, Ordering::AcqRel);
         let here = schedule_here(header);
         debug_assert!(here, "an inbox is emptied on its own core");
@@ -388,4 +470,137 @@ unsafe fn called(node: NonNull<Node>) {
 unsafe fn discarded(node: NonNull<Node>) {
     // SAFETY: the inbox's entry owns a reference.
     unsafe { drop_reference(node.cast()) }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use std::future::poll_fn;
+    use std::rc::Rc;
+
+    use loom::thread;
+
+    use super::*;
+    use crate::driver::{Kick, Unparker};
+    use crate::sys::current::Core;
+    use crate::task::scheduler::TaskId;
+
+    struct NoSleeper;
+    impl Kick for NoSleeper {
+        fn kick(&self) {}
+    }
+
+    /// A core, and a task on it that waits for `opened`.
+    struct Bench {
+        core: Core,
+        scheduler: Rc<Scheduler>,
+        remote: Arc<Remote>,
+        opened: Arc<AtomicBool>,
+        waker: Rc<Cell<Option<Waker>>>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let remote = Remote::new(1, Unparker::new(NoSleeper));
+            let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote)));
+            let core = Core::new(1, 0, 1, 1);
+            core.install(Rc::clone(&scheduler));
+            let opened = Arc::new(AtomicBool::new(false));
+            Bench { core, scheduler, remote, opened, waker: Rc::default() }
+        }
+
+        /// The task, which has been polled once, and its waker.
+        fn waiting_task(&self) -> (TaskId, Waker) {
+            let (opened, place) = (Arc::clone(&self.opened), Rc::clone(&self.waker));
+            let id = self.scheduler.spawn(poll_fn(move |context| {
+                // Relaxed: what makes it visible is the wake.
+                if opened.load(Ordering::Relaxed) {
+                    return Poll::Ready(7);
+                }
+                place.set(Some(context.waker().clone()));
+                Poll::Pending
+            }));
+            self.run();
+            (id, self.waker.take().expect("the task was polled"))
+        }
+
+        fn run(&self) {
+            self.scheduler.run(8, || false);
+        }
+
+        /// Nothing but the test may hold the remote when all wakers are gone.
+        fn end(self) {
+            drop(self.waker.take());
+            let Bench { core, scheduler, remote, .. } = self;
+            drop((core, scheduler));
+            assert_eq!(Arc::strong_count(&remote), 1);
+        }
+    }
+
+    fn model(body: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound.get_or_insert(3);
+        builder.check(body);
+    }
+
+    #[test]
+    fn loom_a_wake_from_another_thread_is_never_lost() {
+        model(|| {
+            let bench = Bench::new();
+            let entered = current::enter(&bench.core);
+            let (id, waker) = bench.waiting_task();
+            let opened = Arc::clone(&bench.opened);
+            let other = thread::spawn(move || {
+                // The first wake may be in flight still when the second comes.
+                waker.wake_by_ref();
+                opened.store(true, Ordering::Relaxed);
+                waker.wake();
+            });
+            bench.run();
+            other.join().unwrap();
+            bench.run();
+            assert!(bench.scheduler.is_finished(id));
+            bench.scheduler.detach(id);
+            bench.scheduler.shut_down();
+            drop(entered);
+            bench.end();
+        });
+    }
+
+    #[test]
+    fn loom_a_task_that_ends_while_it_is_woken_is_freed_once() {
+        model(|| {
+            let bench = Bench::new();
+            let entered = current::enter(&bench.core);
+            let (id, waker) = bench.waiting_task();
+            let second = waker.clone();
+            let others =
+                [thread::spawn(move || waker.wake()), thread::spawn(move || drop(second.clone()))];
+            bench.scheduler.abort(id);
+            bench.scheduler.detach(id);
+            bench.run();
+            bench.scheduler.shut_down();
+            assert_eq!(bench.scheduler.len(), 0);
+            drop(entered);
+            others.into_iter().for_each(|other| other.join().unwrap());
+            bench.end();
+        });
+    }
+
+    #[test]
+    fn loom_a_wake_while_the_core_ends_is_refused_or_discarded() {
+        model(|| {
+            let bench = Bench::new();
+            let entered = current::enter(&bench.core);
+            let (_, waker) = bench.waiting_task();
+            let other = thread::spawn(move || {
+                waker.wake_by_ref();
+                waker.wake();
+            });
+            bench.scheduler.shut_down();
+            assert_eq!(bench.scheduler.len(), 0);
+            drop(entered);
+            other.join().unwrap();
+            bench.end();
+        });
+    }
 }

@@ -1,6 +1,6 @@
 //! One core's tasks: the table of all, and the queue of those that are ready.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, UnsafeCell};
 use std::future::Future;
 use std::ptr::NonNull;
 use std::task::{Context, Poll};
@@ -9,13 +9,13 @@ use slab::Slab;
 
 use super::inbox::Remote;
 use super::join::JoinError;
-use super::raw::{self, ABORTED, AWAITED, DONE, Failure, Header, QUEUED};
+use super::raw::{self, ABORTED, AWAITED, DONE, Header, QUEUED};
 use crate::sys::atomic::Arc;
 use crate::sys::current::{self, Floor};
 use crate::sys::guard;
 
-/// Between two looks at the clock.
-const POLLS_A_LOOK: u32 = 16;
+/// Polls before the first look at the clock; each further look comes after twice as many.
+const FIRST_LOOK: u32 = 8;
 
 /// Names one task: its place in the table, and a number that tells it from others in that place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,8 @@ const _: () = assert!(size_of::<Entry>() == 12);
 pub(crate) struct Scheduler {
     first: Cell<Option<NonNull<Header>>>,
     last: Cell<Option<NonNull<Header>>>,
-    tasks: RefCell<Slab<Entry>>,
+    /// Those that have not been released; see `table`.
+    tasks: UnsafeCell<Slab<Entry>>,
     serial: Cell<u32>,
     remote: Arc<Remote>,
     polls: Cell<u64>,
@@ -54,20 +55,37 @@ impl Scheduler {
         Scheduler {
             first: Cell::new(None),
             last: Cell::new(None),
-            tasks: RefCell::default(),
+            tasks: UnsafeCell::default(),
             serial: Cell::new(0),
             remote,
             polls: Cell::new(0),
         }
     }
 
+    /// The number of its core.
+    #[inline]
+    pub(super) fn core(&self) -> u64 {
+        self.remote.core
+    }
+
     pub(crate) fn remote(&self) -> &Arc<Remote> {
         &self.remote
     }
 
+    /// Borrows the table for a moment.
+    ///
+    /// # Safety
+    /// `f` borrows it no second time: it runs no code of the user.
+    #[inline]
+    unsafe fn table<R>(&self, f: impl FnOnce(&mut Slab<Entry>) -> R) -> R {
+        // SAFETY: the scheduler stays on its thread, and by the contract no two borrows overlap.
+        f(unsafe { &mut *self.tasks.get() })
+    }
+
     /// How many tasks have not been released.
     pub(crate) fn len(&self) -> usize {
-        self.tasks.borrow().len()
+        // SAFETY: a look.
+        unsafe { self.table(|tasks| tasks.len()) }
     }
 
     pub(crate) fn polls(&self) -> u64 {
@@ -101,7 +119,7 @@ impl Scheduler {
             run();
             if self.is_finished(root.1) {
                 // SAFETY: this is the type of the future that was spawned above.
-                return unsafe { self.outcome(root.1) };
+                return unsafe { self.outcome(self.find(root.1).expect("nobody else takes it")) };
             }
             trade();
         }
@@ -113,13 +131,14 @@ impl Scheduler {
     /// The caller sees to it that the task has ended, and its output is taken or dropped, while
     /// everything that the future borrows is still valid.
     unsafe fn spawn_unbounded<F: Future>(&self, future: F) -> TaskId {
-        let header = raw::new(future, &self.remote, AWAITED);
+        let header = raw::new(future, &self.remote, AWAITED | QUEUED);
         let serial = self.serial.replace(self.serial.get().wrapping_add(1));
-        let key = self.tasks.borrow_mut().insert(Entry { header, serial });
+        // SAFETY: an entry is plain data.
+        let key = unsafe { self.table(|tasks| tasks.insert(Entry { header, serial })) };
         let key = u32::try_from(key).expect("fewer than 2^32 tasks");
         // SAFETY: the task has just been made.
         unsafe { header.as_ref() }.key.set(key);
-        self.schedule(header);
+        self.append(header);
         TaskId { key, serial }
     }
 
@@ -133,6 +152,11 @@ impl Scheduler {
         }
         task.set(QUEUED);
         task.next.set(None);
+        self.append(header);
+    }
+
+    #[inline]
+    fn append(&self, header: NonNull<Header>) {
         match self.last.replace(Some(header)) {
             // SAFETY: what is queued is alive: the scheduler's reference, or see `pop`.
             Some(last) => unsafe { last.as_ref() }.next.set(Some(header)),
@@ -140,6 +164,8 @@ impl Scheduler {
         }
     }
 
+    /// Takes the first of the run queue; the caller clears QUEUED.
+    #[inline]
     fn pop(&self) -> Option<NonNull<Header>> {
         let header = self.first.get()?;
         // SAFETY: as in `schedule`.
@@ -148,7 +174,6 @@ impl Scheduler {
         if task.next.get().is_none() {
             self.last.set(None);
         }
-        task.unset(QUEUED);
         Some(header)
     }
 
@@ -160,34 +185,52 @@ impl Scheduler {
             // A message may drop what is a user's: an output, a callback, a waker.
             guard::call(|| taken.run());
         }
-        for poll in 1..=budget {
-            let Some(header) = self.pop() else { return };
-            self.run_one(header);
-            if poll % POLLS_A_LOOK == 0 && late() {
-                return;
+        let ran = current::core(|core| {
+            let mut look = FIRST_LOOK;
+            for poll in 1..=budget {
+                let Some(header) = self.pop() else { break };
+                self.run_one(header, &core.polled);
+                if poll == look && poll < budget {
+                    look *= 2;
+                    if late() {
+                        break;
+                    }
+                }
             }
-        }
+            core.polled.set(u32::MAX);
+        });
+        ran.expect("a scheduler runs on its core");
     }
 
     #[inline]
-    fn run_one(&self, header: NonNull<Header>) {
+    fn run_one(&self, header: NonNull<Header>, polled: &Cell<u32>) {
         // SAFETY: a queued task is alive.
         let task = unsafe { header.as_ref() };
-        if task.has(DONE) {
-            // It completed while it was queued. If it is in the table still, because its output may
-            // be asked for, `forget` releases it; if not, it was left to the queue.
-            if !task.has(AWAITED) {
-                // SAFETY: it is out of the table, and now out of the queue.
-                unsafe { raw::release(header) };
-            }
-            return;
+        polled.set(task.key.get());
+        let flags = task.flags.get() & !QUEUED;
+        task.flags.set(flags);
+        if flags & (DONE | ABORTED) != 0 {
+            return self.run_last(header);
         }
         self.polls.set(self.polls.get() + 1);
-        let outer = current::core(|core| core.polled.replace(task.key.get()));
-        let ended = raw::run(header);
-        current::core(|core| core.polled.set(outer.unwrap_or(u32::MAX)));
-        if ended {
+        if raw::run(header) {
             self.complete(header);
+        }
+    }
+
+    /// The turn of a task that is not polled any more.
+    #[cold]
+    fn run_last(&self, header: NonNull<Header>) {
+        // SAFETY: a queued task is alive.
+        let task = unsafe { header.as_ref() };
+        if !task.has(DONE) {
+            raw::abort(header);
+            self.complete(header);
+        } else if !task.has(AWAITED) {
+            // It completed while it was queued. If it is in the table still, because its output may
+            // be asked for, `forget` releases it; if not, it was left to the queue.
+            // SAFETY: it is out of the table, and now out of the queue.
+            unsafe { raw::release(header) };
         }
     }
 
@@ -210,7 +253,8 @@ impl Scheduler {
         // SAFETY: the scheduler's reference.
         let task = unsafe { header.as_ref() };
         assert!(task.has(DONE), "only a task that has ended is forgotten");
-        self.tasks.borrow_mut().remove(task.key.get() as usize);
+        // SAFETY: an entry is plain data.
+        unsafe { self.table(|tasks| tasks.remove(task.key.get() as usize)) };
         // This is how the queue knows that it is out of the table.
         task.unset(AWAITED);
         if !task.has(QUEUED) {
@@ -219,9 +263,10 @@ impl Scheduler {
         }
     }
 
+    #[inline]
     fn find(&self, id: TaskId) -> Option<NonNull<Header>> {
-        let tasks = self.tasks.borrow();
-        let entry = tasks.get(id.key as usize)?;
+        // SAFETY: a look.
+        let entry = unsafe { self.table(|tasks| tasks.get(id.key as usize).copied()) }?;
         (entry.serial == id.serial).then_some(entry.header)
     }
 
@@ -229,6 +274,7 @@ impl Scheduler {
     ///
     /// # Safety
     /// `T` is the output of the task's future.
+    #[inline]
     pub(super) unsafe fn join<T>(
         &self,
         id: TaskId,
@@ -243,22 +289,29 @@ impl Scheduler {
             return Poll::Pending;
         }
         // SAFETY: the caller names the type.
-        Poll::Ready(unsafe { self.outcome(id) })
+        Poll::Ready(unsafe { self.outcome(header) })
     }
 
     /// Takes the outcome of a task that has ended.
     ///
     /// # Safety
     /// `T` is the output of the task's future.
-    unsafe fn outcome<T>(&self, id: TaskId) -> Result<T, JoinError> {
-        let header = self.find(id).expect("a task's outcome is taken once");
+    #[inline]
+    unsafe fn outcome<T>(&self, header: NonNull<Header>) -> Result<T, JoinError> {
         // SAFETY: the caller names the type.
-        let outcome = unsafe { raw::take::<T>(header) };
-        self.forget(header);
-        outcome.expect("a task's outcome is taken once").map_err(|failure| match failure {
-            Failure::Aborted => JoinError::cancelled(),
-            Failure::Panicked(panic) => JoinError::panicked(panic),
-        })
+        let output = unsafe { raw::take_output::<T>(header) };
+        // Each arm moves what it has, and no `Result` goes through memory.
+        match output {
+            Some(output) => {
+                self.forget(header);
+                Ok(output)
+            }
+            None => {
+                let failure = raw::take_failure(header);
+                self.forget(header);
+                Err(failure)
+            }
+        }
     }
 
     /// Nobody will ask for the outcome.
@@ -298,8 +351,7 @@ impl Scheduler {
         // SAFETY: the scheduler's reference.
         let task = unsafe { header.as_ref() };
         if !task.has(DONE) {
-            task.set(ABORTED);
-            raw::run(header);
+            raw::abort(header);
             task.set(DONE);
             if let Some(joiner) = task.set_joiner(None) {
                 guard::wake(joiner);
@@ -314,9 +366,14 @@ impl Scheduler {
         while let Some(taken) = batch.pop() {
             guard::discard(Some(taken));
         }
-        loop {
-            let first = self.tasks.borrow().iter().next().map(|(_, entry)| entry.header);
-            let Some(header) = first else { break };
+        // A search from the beginning for each would be quadratic.
+        let mut key = 0;
+        while self.len() > 0 {
+            // SAFETY: a look.
+            let (entry, end) =
+                unsafe { self.table(|tasks| (tasks.get(key).copied(), tasks.capacity())) };
+            key = if key + 1 < end { key + 1 } else { 0 };
+            let Some(Entry { header, .. }) = entry else { continue };
             self.end(header);
             // SAFETY: the scheduler's reference.
             unsafe { header.as_ref() }.unset(AWAITED);

@@ -12,4 +12,5 @@ mod scorecard_net;
 mod start_errors;
 mod support;
 mod support_alloc;
+mod task;
 mod tcp;

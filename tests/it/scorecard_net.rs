@@ -256,7 +256,7 @@ async fn drop_receives(stream: &TcpStream, seed: u64, rounds: usize, oracle: &mu
                 stream.recv().await.unwrap().map_or(Vec::new(), |bytes| bytes.to_vec())
             }),
             1 => Box::pin(async { stream.read(buf).await.unwrap().1.to_vec() }),
-            _ => Box::pin(async { stream.read_exact(buf).await.unwrap().1.to_vec() }),
+            _ => Box::pin(async { stream.read_exact(buf).await.unwrap().to_vec() }),
         };
         let mut answer = poll_once(reading.as_mut(), &flag);
         for _ in 0..random.below(4) {
@@ -436,7 +436,7 @@ fn s09_a_timeout_that_races_with_the_answer_loses_no_byte() {
                     1 => timeout(patience, stream.read(buf)).await.map(|it| it.unwrap().1.to_vec()),
                     _ => {
                         let read = timeout(patience, stream.read_exact(buf)).await;
-                        read.map(|it| it.unwrap().1.to_vec())
+                        read.map(|it| it.unwrap().to_vec())
                     }
                 };
                 let in_time = answer.map(|bytes| oracle.take(&bytes));

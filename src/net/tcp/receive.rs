@@ -273,7 +273,7 @@ pub(super) async fn read<B: IoBufMut>(fd: &Fd<State>, buf: B, all: bool) -> BufR
     let done = filling.done();
     match result {
         Ok(count) => Ok((count, filling.finish())),
-        Err(error) => Err(BufError { error, buf: filling.finish(), done }),
+        Err(error) => Err(BufError { error, buf: filling.give_up(), done }),
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) struct State {
 /// });
 /// let stream = TcpStream::connect(address).await?;
 /// stream.write_all("hello").await?;
-/// let (_, answer) = stream.read_exact(vec![0; 5]).await?;
+/// let answer = stream.read_exact(vec![0; 5]).await?;
 /// assert_eq!(answer, b"hello");
 /// # std::io::Result::Ok(()) }).unwrap().unwrap();
 /// ```
@@ -122,8 +122,8 @@ impl TcpStream {
     /// # Errors
     /// `UnexpectedEof` if the stream ends first: `done` bytes are in the buffer. `InvalidInput` if
     /// `buf` has no capacity; what the kernel answers.
-    pub async fn read_exact<B: IoBufMut>(&self, buf: B) -> BufResult<usize, B> {
-        receive::read(&self.fd, buf, true).await
+    pub async fn read_exact<B: IoBufMut>(&self, buf: B) -> Result<B, BufError<B>> {
+        receive::read(&self.fd, buf, true).await.map(|(_, buf)| buf)
     }
 
     /// Reads what has arrived, at most 4 KiB, into several buffers, one after the other, and sets

@@ -52,6 +52,12 @@ async fn echo(stream: TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Whether a sanitizer is at work: its shadow takes terabytes of addresses, and is resident too.
+fn is_instrumented() -> bool {
+    let sizes = std::fs::read_to_string("/proc/self/statm").unwrap();
+    sizes.split(' ').next().unwrap().parse::<usize>().unwrap() > 1 << 28
+}
+
 /// The CPU time of this thread.
 fn cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -89,14 +95,16 @@ fn s18_idle_connections_cost_next_to_nothing() {
                 writeln!(orders, "{wanted}").unwrap();
                 for _ in 0..wanted {
                     let (stream, _) = listener.accept().await.unwrap();
-                    let _ = quoit::spawn(echo(stream));
+                    drop(quoit::spawn(echo(stream)));
                     served += 1;
                 }
                 sleep(Duration::from_millis(50)).await;
             }
             let each = (resident() - before) as f64 / count as f64;
             let heap = (live_bytes() - heap) / count as i64;
-            println!("{each:.0} bytes for each of {count} idle connections, {heap} of the heap");
+            println!(
+                "\nS18 {each:.0} bytes for each of {count} idle connections, {heap} of the heap"
+            );
 
             let (cpu, start, stats) = (cpu_time(), Instant::now(), runtime::stats());
             for _ in 0..pause {
@@ -105,11 +113,12 @@ fn s18_idle_connections_cost_next_to_nothing() {
             let share = (cpu_time() - cpu).as_secs_f64() / start.elapsed().as_secs_f64();
             let now = runtime::stats();
             let enters = (now.enters - stats.enters) as f64 / start.elapsed().as_secs_f64();
-            println!("idle: {:.4} % of a core, {enters:.2} enters a second", share * 100.0);
+            println!("\nS18 idle: {:.4} % of a core, {enters:.2} enters a second", share * 100.0);
             assert_eq!(now.live_ops as usize, served + 1, "one receive each, and the accept");
             assert!(share < 0.01, "{:.2} % of a core", share * 100.0);
             assert!(enters <= 3.0, "{enters} enters a second");
-            assert!(each <= BYTES as f64, "{each} bytes for an idle connection");
+            let is_small = is_instrumented() || each <= BYTES as f64;
+            assert!(is_small, "{each} bytes for an idle connection");
             assert_fruitful(&now, 1);
 
             drop(orders);

@@ -112,7 +112,7 @@ fn s14_a_storm_of_signals_is_not_seen_and_fires_no_timer_early() {
             assert!(stats.interrupted > 100, "the storm did not come: {stats:#?}");
             // A sleep that also handed something over does not say that a signal ended it.
             assert_fruitful(&stats, stats.interrupted / 5);
-            println!("99 % echo within {calm:?}, in the storm {stormy:?}: {stats:?}");
+            println!("\nS14 99 % of echoes within {calm:?}, in the storm {stormy:?}");
             watch.ends();
         }
     });

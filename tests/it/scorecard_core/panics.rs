@@ -69,7 +69,7 @@ async fn still_receive(streams: &mut [(TcpStream, std::net::TcpStream)]) {
     for (stream, peer) in streams {
         peer.write_all(b"after").unwrap();
         let buf = vec![0; 5].into_boxed_slice();
-        assert_eq!(&*stream.read_exact(buf).await.unwrap().1, b"after");
+        assert_eq!(&*stream.read_exact(buf).await.unwrap(), b"after");
     }
 }
 
@@ -98,10 +98,10 @@ async fn in_tasks(streams: Rc<Vec<(TcpStream, std::net::TcpStream)>>) {
         Err(error) => panic!("{error:?}"),
     }
     // The same, and nobody asks.
-    let _ = quoit::spawn(async { panic_any(Bomb) });
+    drop(quoit::spawn(async { panic_any(Bomb) }));
 
     // An output that panics when it is dropped, and nobody takes: before and after its time.
-    let _ = quoit::spawn(async { Bomb });
+    drop(quoit::spawn(async { Bomb }));
     let late = quoit::spawn(async { Bomb });
     yield_now().await;
     assert!(late.is_finished());
@@ -248,7 +248,7 @@ async fn healthy(number: usize, rounds: usize, streams: Option<(TcpStream, std::
     for _ in 0..rounds {
         match &mut streams {
             Some(pair) => still_receive(std::slice::from_mut(pair)).await,
-            None if number % 3 == 0 => sleep(Duration::from_micros(100)).await,
+            None if number.is_multiple_of(3) => sleep(Duration::from_micros(100)).await,
             None => yield_now().await,
         }
     }
@@ -315,16 +315,16 @@ fn s17_panics_out_of_block_on_and_at_the_end_leave_nothing() {
             settle(&runtime);
             // Everything below is dropped with the runtime, and panics then.
             let finished = runtime.block_on(async {
-                let _ = quoit::spawn(async {
+                drop(quoit::spawn(async {
                     let _bombs = (Bomb, 1);
                     sleep(Duration::MAX).await;
-                });
+                }));
                 let bomb = Bomb;
                 call_later(Duration::from_secs(60), move || drop(bomb));
-                let _ = quoit::spawn(async {
+                drop(quoit::spawn(async {
                     let _spawns = OnDrop(|| drop(quoit::spawn(async { drop(Bomb) })));
                     sleep(Duration::MAX).await;
-                });
+                }));
                 let (stream, peer) = pair().await;
                 let mut late = Vec::new();
                 for waker in [Waker::from(Arc::new(Shouting)), Exploding(Bomb).into_waker()] {
@@ -333,12 +333,12 @@ fn s17_panics_out_of_block_on_and_at_the_end_leave_nothing() {
                     late.push(nap);
                 }
                 let waker = Exploding(Bomb).into_waker();
-                let _ = quoit::spawn(async move {
+                drop(quoit::spawn(async move {
                     let mut receive = pin!(stream.recv());
                     poll_with(waker, receive.as_mut());
                     sleep(Duration::MAX).await;
                     drop(peer);
-                });
+                }));
                 let finished = quoit::spawn(async { Bomb });
                 yield_now().await;
                 (finished, late)

@@ -20,7 +20,7 @@ use quoit::runtime::{self, Runtime};
 use quoit::task::yield_now;
 
 use super::{assert_fruitful, silence_planted_panics};
-use crate::loopback::{blackhole, lap, pair, scaled};
+use crate::loopback::{blackhole, lap, listen, pair, pair_of_ours, scaled};
 use crate::quarantine::{PIECE, QuarantineBuf, violations};
 use crate::support::{Ledger, Watch, isolated};
 
@@ -126,19 +126,19 @@ async fn full_swing(scene: &Scene, peers: &mut Vec<std::net::TcpStream>) {
     for number in 0..100 {
         peers.push(std::net::TcpStream::connect(scene.address).unwrap());
         let (stream, _) = listener.accept().await.unwrap();
-        let _ = quoit::spawn(async move {
+        drop(quoit::spawn(async move {
             match number % 2 {
                 0 => drop(stream.recv().await),
                 _ => drop(stream.read(QuarantineBuf::new(PIECE)).await),
             }
-        });
+        }));
     }
-    let _ = quoit::spawn(async move { drop(listener.accept().await) });
+    drop(quoit::spawn(async move { drop(listener.accept().await) }));
     let hole = scene.hole;
-    let _ = quoit::spawn(async move { drop(TcpStream::connect(hole).await) });
+    drop(quoit::spawn(async move { drop(TcpStream::connect(hole).await) }));
     let file = File::open(&scene.path).await.unwrap();
     let buf = scene.memory.buf();
-    let _ = quoit::spawn(async move { drop(file.read_at(buf, 0).await) });
+    drop(quoit::spawn(async move { drop(file.read_at(buf, 0).await) }));
     while scene.memory.byte(0) != IN_FILE {
         yield_now().await;
     }
@@ -195,7 +195,7 @@ fn s05_a_runtime_that_ends_in_full_swing_leaves_nothing_behind() {
         }
         assert_eq!(violations(), 0, "a kernel wrote into memory that was free");
         assert!(in_the_middle > 0, "no read was under way at an end");
-        println!("{rounds} ends, {in_the_middle} amid a read, the slowest took {slowest:?}");
+        println!("\nS5 {rounds} ends, {in_the_middle} amid a read, the slowest took {slowest:?}");
     });
 }
 
@@ -257,19 +257,19 @@ fn s06_a_forked_child_that_lives_on_keeps_no_operation_alive() {
             };
             let (mut peers, child) = runtime.block_on(async {
                 let file = pipe(&path).await;
-                let _ = quoit::spawn(async move {
+                drop(quoit::spawn(async move {
                     drop(file.read_at(QuarantineBuf::new(PIECE), 0).await);
-                });
+                }));
                 let mut peers = Vec::new();
                 for number in 0..8 {
                     let (stream, peer) = pair().await;
                     peers.push(peer);
-                    let _ = quoit::spawn(async move {
+                    drop(quoit::spawn(async move {
                         match number {
                             0 => drop(stream.recv().await),
                             _ => drop(stream.read(QuarantineBuf::new(PIECE)).await),
                         }
-                    });
+                    }));
                 }
                 lap().await;
                 assert!(runtime::stats().live_ops >= 9);
@@ -391,7 +391,7 @@ fn s06_a_forked_child_is_told_so_by_every_call_and_disturbs_nobody() {
                 assert_eq!(idle.read(Vec::with_capacity(9)).await.unwrap().1, b"parent");
             });
             // Outside of `block_on`, with something in flight.
-            let _ = runtime.block_on(async { quoit::spawn(quoit::time::sleep(Duration::MAX)) });
+            runtime.block_on(async { drop(quoit::spawn(quoit::time::sleep(Duration::MAX))) });
             let child = fork(|| {
                 std::panic::set_hook(Box::new(|_| ()));
                 let panic = catch_unwind(AssertUnwindSafe(|| runtime.block_on(lap())));
@@ -419,8 +419,9 @@ fn s06_a_program_that_is_executed_inherits_nothing() {
     isolated(|| {
         let runtime = Runtime::new().unwrap();
         runtime.block_on(async {
-            let (stream, _peer) = pair().await;
-            let _ = quoit::spawn(async move { drop(stream.recv().await) });
+            let (_listener, _) = listen().await;
+            let (stream, _peer) = pair_of_ours().await;
+            drop(quoit::spawn(async move { drop(stream.recv().await) }));
             let _file = File::open("/dev/null").await.unwrap();
             lap().await;
             for by_fork in [false, true] {

@@ -145,10 +145,13 @@ fn s15_no_wake_of_another_thread_is_lost() {
             quoit::task::yield_now().await;
             let mut one = hammered(&scene, 1, scaled(200_000, 20_000), true).await;
             let count = one.len();
-            println!("{count} wakes of one thread: 99 % in {:?}", percentile(&mut one, 99));
+            println!("\nS15 {count} wakes of one thread: 99 % in {:?}", percentile(&mut one, 99));
             let mut eight = hammered(&scene, 8, scaled(1_000_000, 20_000), false).await;
             let count = eight.len();
-            println!("{count} wakes of eight threads: 99 % in {:?}", percentile(&mut eight, 99));
+            println!(
+                "\nS15 {count} wakes of eight threads: 99 % in {:?}",
+                percentile(&mut eight, 99)
+            );
             // Everything was seen, also what nobody waited for.
             scene.over.store(true, Ordering::Release);
             scene.wakers().iter().for_each(Waker::wake_by_ref);
@@ -163,7 +166,6 @@ fn s15_no_wake_of_another_thread_is_lost() {
             runtime::stats()
         });
         assert!(stats.remote_wakes > 0);
-        println!("{stats:?}");
         assert_fruitful(&stats, stats.remote_wakes / 10);
         watch.ends();
     });
@@ -191,7 +193,7 @@ fn s15_a_wake_does_not_wait_for_a_core_that_stalls() {
             stalled.store(false, Ordering::Release);
             let (mut times, still_stalled) = hammer.join().unwrap();
             assert!(still_stalled, "the wakes waited for the core");
-            println!("wakes of a stalled core: 99 % in {:?}", percentile(&mut times, 99));
+            println!("\nS15 wakes of a stalled core: 99 % in {:?}", percentile(&mut times, 99));
             for (number, place) in scene.places.iter().enumerate() {
                 let asked = place.asked.load(Ordering::Acquire);
                 while place.seen.load(Ordering::Acquire) < asked {

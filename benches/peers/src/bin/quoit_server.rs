@@ -16,7 +16,7 @@ async fn serve(options: Options) -> io::Result<()> {
     announce_ready()?;
     loop {
         let (stream, _) = listener.accept().await?;
-        let _ = quoit::spawn(async move {
+        quoit::spawn(async move {
             let result = match options.mode {
                 Mode::Echo => echo(stream).await,
                 Mode::Http => http(stream).await,
