@@ -92,10 +92,16 @@ impl Core {
         assert!(self.floors[T::INDEX].set(part).is_ok(), "a floor was installed twice");
     }
 
+    /// Where a floor's part is: what `Rc::into_raw` returned, so the count beside it is in reach.
+    #[inline]
+    fn address<T: Floor>(&self) -> Option<*const T> {
+        self.floors[T::INDEX].get().map(|part| part.address.cast())
+    }
+
     #[inline]
     fn part<T: Floor>(&self) -> Option<&T> {
         // SAFETY: `T::INDEX` is T's alone (Floor), and the part lives as long as `self`.
-        self.floors[T::INDEX].get().map(|part| unsafe { &*part.address.cast::<T>() })
+        self.address::<T>().map(|part| unsafe { &*part })
     }
 }
 
@@ -135,13 +141,12 @@ pub(crate) fn with<T: Floor, R>(f: impl FnOnce(&T) -> R) -> Option<R> {
 /// A share of the current core's part of floor `T`.
 #[inline]
 pub(crate) fn share<T: Floor>() -> Option<Rc<T>> {
-    with(|part: &T| {
-        let address = ptr::from_ref(part);
-        // SAFETY: `install` took the address from an `Rc<T>`, which the core still holds.
-        unsafe { Rc::increment_strong_count(address) };
-        // SAFETY: the count that was just added belongs to this value.
-        unsafe { Rc::from_raw(address) }
-    })
+    let address = core(Core::address::<T>).flatten()?;
+    // SAFETY: the address came from `Rc::into_raw`, and not through a reference, which would not
+    // reach the count; the core still holds a share.
+    unsafe { Rc::increment_strong_count(address) };
+    // SAFETY: the count that was just added belongs to this value.
+    Some(unsafe { Rc::from_raw(address) })
 }
 
 /// The current core's id, or `None` outside of a runtime.

@@ -14,7 +14,8 @@ use crate::sys::fork::forked;
 #[repr(C)]
 pub(crate) struct Node {
     next: AtomicPtr<Node>,
-    vtable: &'static NodeVtable,
+    /// A pointer, because what is behind it may be the head of something larger.
+    vtable: NonNull<NodeVtable>,
 }
 
 /// What becomes of a node when the core takes it, or when the core has ended.
@@ -26,11 +27,13 @@ pub(crate) struct NodeVtable {
 }
 
 impl Node {
-    pub(crate) fn new(vtable: &'static NodeVtable) -> Self {
+    /// # Safety
+    /// `vtable` points at a static, and its functions are for the node that this becomes.
+    pub(crate) unsafe fn new(vtable: NonNull<NodeVtable>) -> Self {
         Node { next: AtomicPtr::new(ptr::null_mut()), vtable }
     }
 
-    pub(crate) fn vtable(&self) -> &'static NodeVtable {
+    pub(crate) fn vtable(&self) -> NonNull<NodeVtable> {
         self.vtable
     }
 }
@@ -88,7 +91,9 @@ impl Remote {
     /// # Errors
     /// Gives `message` back when the core has ended.
     pub(crate) fn send<F: FnOnce() + Send + 'static>(&self, message: F) -> Result<(), F> {
-        let boxed = Box::new(Message { node: Node::new(&Message::<F>::VTABLE), message });
+        // SAFETY: the functions take a node that is the head of a `Message<F>`, which this becomes.
+        let node = unsafe { Node::new(NonNull::from(const { &Message::<F>::VTABLE })) };
+        let boxed = Box::new(Message { node, message });
         let node = NonNull::from(Box::leak(boxed)).cast::<Node>();
         // SAFETY: the box is leaked, so the node stays until `run` or `discard` takes it back.
         if unsafe { self.push(node) } {
@@ -159,15 +164,15 @@ impl Taken {
     /// Runs it on this core.
     pub(crate) fn run(self) {
         let node = std::mem::ManuallyDrop::new(self).0;
-        // SAFETY: the node is valid, and this consumes it.
-        unsafe { (node.as_ref().vtable.run)(node) }
+        // SAFETY: the node is valid, and this consumes it; its vtable is a static.
+        unsafe { (node.as_ref().vtable.as_ref().run)(node) }
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        // SAFETY: the node is valid, and this consumes it.
-        unsafe { (self.0.as_ref().vtable.discard)(self.0) }
+        // SAFETY: the node is valid, and this consumes it; its vtable is a static.
+        unsafe { (self.0.as_ref().vtable.as_ref().discard)(self.0) }
     }
 }
 

@@ -121,8 +121,8 @@ impl Header {
     }
 
     fn vtable(&self) -> &'static Vtable {
-        // SAFETY: a header's node always has the first field of a `Vtable` (repr(C)), see `new`.
-        unsafe { &*std::ptr::from_ref(self.node.vtable()).cast::<Vtable>() }
+        // SAFETY: a header's node points at a whole `Vtable`, whose head is the node's, see `new`.
+        unsafe { self.node.vtable().cast::<Vtable>().as_ref() }
     }
 
     fn remote(&self) -> &Remote {
@@ -135,11 +135,15 @@ impl Header {
 /// Makes a task of `future`, with the scheduler's reference.
 #[inline]
 pub(super) fn new<F: Future>(future: F, remote: &Arc<Remote>, flags: u8) -> NonNull<Header> {
+    // SAFETY: the functions take a node that is the head of a `Task<F>`, which this becomes.
+    let node = unsafe { Node::new(NonNull::from(Task::<F>::VTABLE).cast()) };
+    // Not by way of a reference: the count beside the remote has to be in reach.
+    let remote = NonNull::new(Arc::as_ptr(remote).cast_mut()).expect("an Arc is somewhere");
     let task = Box::new(Task {
         header: Header {
-            node: Node::new(&Task::<F>::VTABLE.node),
+            node,
             refs: AtomicUsize::new(1),
-            remote: NonNull::from(&**remote),
+            remote,
             next: Cell::new(None),
             joiner: Cell::new(None),
             key: Cell::new(u32::MAX),
