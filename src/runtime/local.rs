@@ -65,10 +65,7 @@ impl Local {
             starved: self.pool.as_ref().map_or(0, |pool| pool.starved()),
             polls: self.scheduler.polls(),
             fruitless_laps: self.fruitless.get(),
-            caught_panics: tally.panics
-                + self.timers.panics()
-                + self.panics.get()
-                + self.caught_panics.get(),
+            caught_panics: tally.panics + self.panics.get() + self.caught_panics.get(),
         }
     }
 

@@ -1,7 +1,6 @@
 //! One core's timers: the wheel, and what is to be done when one is due.
 
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use slab::Slab;
@@ -46,7 +45,6 @@ pub(crate) struct Timers {
     /// The earliest time for new callbacks: while a pass fires, just after it, and else 0.
     earliest: Cell<u64>,
     closed: Cell<bool>,
-    panics: Cell<u64>,
 }
 
 // SAFETY: no other type of the crate has this number.
@@ -62,17 +60,11 @@ impl Timers {
             fired_until: Cell::new(now),
             earliest: Cell::new(0),
             closed: Cell::new(false),
-            panics: Cell::new(0),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.wheel.borrow().len()
-    }
-
-    /// Panics of callbacks and wakers that were caught.
-    pub(crate) fn panics(&self) -> u64 {
-        self.panics.get()
     }
 
     #[inline]
@@ -179,14 +171,10 @@ impl Timers {
                 return fired;
             };
             // One callback's panic must not keep the others from being called.
-            let result = catch_unwind(AssertUnwindSafe(|| match due {
+            guard::call(|| match due {
                 Due::Wake(waker) => waker.wake(),
                 Due::Call(callback) => self.take(callback)(),
-            }));
-            if let Err(panic) = result {
-                self.panics.set(self.panics.get() + 1);
-                guard::drop_payload(panic);
-            }
+            });
             fired += 1;
             if fired % FIRED_A_LOOK == 0 && op::now() > now + LATE_NS {
                 return fired;
@@ -199,13 +187,10 @@ impl Timers {
         self.closed.set(true);
         let all = self.wheel.borrow_mut().drain();
         for due in all {
-            let dropped = catch_unwind(AssertUnwindSafe(|| match due {
+            guard::call(|| match due {
                 Due::Wake(waker) => drop(waker),
                 Due::Call(callback) => drop(self.take(callback)),
-            }));
-            if let Err(panic) = dropped {
-                guard::drop_payload(panic);
-            }
+            });
         }
     }
 }
