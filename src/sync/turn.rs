@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::sys::guard;
@@ -26,6 +28,11 @@ struct Line {
 pub(crate) type Ticket = Option<u64>;
 
 impl Turn {
+    /// Waits for the turn. Dropping the future leaves the line.
+    pub(crate) fn take(&self) -> impl Future<Output = ()> {
+        Take { turn: self, ticket: None }
+    }
+
     /// Takes the turn, or a place in the line.
     #[inline]
     pub(crate) fn poll_take(&self, ticket: &mut Ticket, context: &Context<'_>) -> Poll<()> {
@@ -82,6 +89,27 @@ impl Turn {
         let result = f(&mut line);
         self.line.set(Some(line));
         result
+    }
+}
+
+struct Take<'a> {
+    turn: &'a Turn,
+    ticket: Ticket,
+}
+
+impl Future for Take<'_> {
+    type Output = ();
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let turn = self.turn;
+        turn.poll_take(&mut self.ticket, context)
+    }
+}
+
+impl Drop for Take<'_> {
+    fn drop(&mut self) {
+        self.turn.leave(&mut self.ticket);
     }
 }
 

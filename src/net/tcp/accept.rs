@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use io_uring::{opcode, types};
@@ -14,7 +14,7 @@ use super::ports::Share;
 use crate::driver::{Cqe, Sqe};
 use crate::net::options;
 use crate::op::{Answers, Multishot, Next, Op};
-use crate::sync::turn::{Ticket, Turn};
+use crate::sync::turn::Turn;
 use crate::sys::fd::{Fd, OwnedFd};
 use crate::time::{Instant, sleep_until};
 
@@ -53,7 +53,8 @@ impl State {
 
 /// The next connection. Dropping it loses none: they wait in the listener.
 pub(super) async fn accept(fd: &Fd<State>) -> io::Result<OwnedFd> {
-    let accepting = TakeAccepting { fd, ticket: None }.await;
+    fd.turn.take().await;
+    let accepting = Accepting(fd);
     loop {
         match poll_fn(|context| accepting.poll(context)).await {
             Ended::Connection(connection) => {
@@ -149,27 +150,6 @@ impl Accepting<'_> {
 impl Drop for Accepting<'_> {
     fn drop(&mut self) {
         self.0.turn.release();
-    }
-}
-
-struct TakeAccepting<'a> {
-    fd: &'a Fd<State>,
-    ticket: Ticket,
-}
-
-impl<'a> Future for TakeAccepting<'a> {
-    type Output = Accepting<'a>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Accepting<'a>> {
-        let fd = self.fd;
-        ready!(fd.turn.poll_take(&mut self.ticket, context));
-        Poll::Ready(Accepting(fd))
-    }
-}
-
-impl Drop for TakeAccepting<'_> {
-    fn drop(&mut self) {
-        self.fd.turn.leave(&mut self.ticket);
     }
 }
 

@@ -106,8 +106,9 @@ impl Inbound {
 pub(super) struct Reading(Fd<State>);
 
 impl Reading {
-    pub(super) fn take(fd: &Fd<State>) -> impl Future<Output = Reading> {
-        TakeReading { fd, ticket: None }
+    async fn take(fd: &Fd<State>) -> Reading {
+        fd.inbound.turn.take().await;
+        Reading(fd.clone())
     }
 
     fn inbound(&self) -> &Inbound {
@@ -119,28 +120,6 @@ impl Drop for Reading {
     #[inline]
     fn drop(&mut self) {
         self.0.inbound.turn.release();
-    }
-}
-
-struct TakeReading<'a> {
-    fd: &'a Fd<State>,
-    ticket: Ticket,
-}
-
-impl Future for TakeReading<'_> {
-    type Output = Reading;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reading> {
-        let fd = self.fd;
-        ready!(fd.inbound.turn.poll_take(&mut self.ticket, context));
-        Poll::Ready(Reading(fd.clone()))
-    }
-}
-
-impl Drop for TakeReading<'_> {
-    fn drop(&mut self) {
-        self.fd.inbound.turn.leave(&mut self.ticket);
     }
 }
 

@@ -140,27 +140,6 @@ impl<B: IoBuf> Future for WriteAll<'_, B> {
     }
 }
 
-struct TakeWriting<'a> {
-    fd: &'a Fd<State>,
-    ticket: Ticket,
-}
-
-impl Future for TakeWriting<'_> {
-    type Output = Writing;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Writing> {
-        let fd = self.fd;
-        ready!(fd.outbound.turn.poll_take(&mut self.ticket, context));
-        Poll::Ready(Writing(fd.clone()))
-    }
-}
-
-impl Drop for TakeWriting<'_> {
-    fn drop(&mut self) {
-        self.fd.outbound.turn.leave(&mut self.ticket);
-    }
-}
-
 /// Sends from several buffers, one after the other, as [`write`] does from one.
 pub(super) async fn write_vectored<V: IoVectored>(
     fd: &Fd<State>,
@@ -171,7 +150,8 @@ pub(super) async fn write_vectored<V: IoVectored>(
     if total == 0 {
         return Ok((0, bufs));
     }
-    let mut writing = TakeWriting { fd, ticket: None }.await;
+    fd.outbound.turn.take().await;
+    let mut writing = Writing(fd.clone());
     let mut done = 0;
     loop {
         let sent;
