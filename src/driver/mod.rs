@@ -12,13 +12,15 @@
 //! ```
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 
+mod kind;
 pub(crate) mod retired;
 pub(crate) mod sqe;
 pub(crate) mod unpark;
 pub(crate) mod uring;
 
+pub use kind::{DriverKind, UnknownDriver};
 pub use sqe::{Cqe, Fields, Sqe};
 pub use unpark::{Kick, Unparker};
 
@@ -71,6 +73,12 @@ pub unsafe trait Driver {
 
     /// What was counted so far.
     fn counters(&self) -> Counters;
+
+    /// A descriptor that is readable when [`enter`](Driver::enter) would bring something or a kick
+    /// has come, for a runtime that lives inside another loop. `None` if there is none.
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Which kernel this is, for people: `io_uring`, `epoll`.
     fn name(&self) -> &'static str;

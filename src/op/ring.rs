@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -339,6 +340,25 @@ impl Ring {
             }
         }
         Ok(answered)
+    }
+
+    /// A lap's trade that does not sleep, but leaves everything as for a sleep until `deadline`.
+    ///
+    /// # Errors
+    /// As [`turn`](Ring::turn).
+    pub(crate) fn rest(&self, deadline: Option<u64>) -> io::Result<usize> {
+        if let Some(time) = deadline {
+            self.arm(time);
+        }
+        self.turn(Wait::Poll, None)
+    }
+
+    /// The descriptor that is readable when there is something to trade.
+    pub(crate) fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        let raw = self.kernel.with(|driver| driver.readiness().map(|fd| fd.as_raw_fd()))?;
+        // SAFETY: the driver, which has it open, goes no earlier than in `drain`, and for that the
+        // runtime, which lends this out, is borrowed mutably.
+        Some(unsafe { BorrowedFd::borrow_raw(raw) })
     }
 
     fn trade(&self, wait: Wait) -> io::Result<usize> {

@@ -11,7 +11,8 @@ use super::error::Result;
 use super::log::Log;
 use super::shard::{Seat, Settings, Shard, next_number};
 use super::{Runtime, start};
-use crate::driver::uring::{EnterFault, Sizes, Uring};
+use crate::driver::uring::{EnterFault, Refused, Sizes};
+use crate::driver::{Driver, DriverKind};
 use crate::op::Limits;
 use crate::sys::atomic::Arc;
 use crate::sys::{cpus, fork};
@@ -64,6 +65,17 @@ enum Cpus {
     These(Vec<usize>),
 }
 
+/// Which kernel each core talks to.
+#[derive(Clone)]
+enum Kernel {
+    /// What `QUOIT_DRIVER` says, or `Auto`.
+    Open,
+    Kind(DriverKind),
+    Own(Arc<Make>),
+}
+
+type Make = dyn Fn(usize) -> io::Result<Box<dyn Driver>> + Send + Sync;
+
 type Faults = Arc<dyn Fn(usize) -> EnterFault + Send + Sync>;
 
 /// How a runtime is to be. Everything has a default, and the last call of a method counts.
@@ -85,6 +97,7 @@ type Faults = Arc<dyn Fn(usize) -> EnterFault + Send + Sync>;
 pub struct Builder {
     cpus: Cpus,
     pub(super) pin: bool,
+    kernel: Kernel,
     sizes: Sizes,
     limits: Limits,
     drain: Option<Duration>,
@@ -107,7 +120,8 @@ impl Builder {
         Builder {
             cpus: Cpus::Allowed,
             pin: true,
-            sizes: Sizes { submissions: 512, completions: 8192 },
+            kernel: Kernel::Open,
+            sizes: Sizes::default(),
             limits: Limits { live: 65_536, deadline_in_wait: false },
             drain: None,
             grace: Duration::from_secs(10),
@@ -158,6 +172,24 @@ impl Builder {
     /// (yes). A pin that fails is a line in the [`log`](Builder::log), not an error.
     pub fn pin(mut self, pin: bool) -> Self {
         self.pin = pin;
+        self
+    }
+
+    /// Which kernel the cores talk to. Without this call it is what the environment's `QUOIT_DRIVER`
+    /// says (`auto`, `uring` or `epoll`), and without that [`DriverKind::Auto`].
+    pub fn driver(mut self, kind: DriverKind) -> Self {
+        self.kernel = Kernel::Kind(kind);
+        self
+    }
+
+    /// A kernel of your own: `make` is called once for each core, on its thread, with its index.
+    ///
+    /// The sizes of the queues are then the driver's own matter.
+    pub fn driver_with(
+        mut self,
+        make: impl Fn(usize) -> io::Result<Box<dyn Driver>> + Send + Sync + 'static,
+    ) -> Self {
+        self.kernel = Kernel::Own(Arc::new(make));
         self
     }
 
@@ -315,12 +347,22 @@ impl Builder {
             let error = io::Error::new(io::ErrorKind::InvalidInput, text);
             return Err(failed("choosing the sizes of the rings")(error));
         }
-        let fault = self.faults.as_ref().map(|faults| faults(seat.index));
         let driver =
-            Uring::new(self.sizes, fault).map_err(|refused| failed(refused.step)(refused.error))?;
+            self.open_driver(seat).map_err(|refused| failed(refused.step)(refused.error))?;
         let settings = Settings { limits: self.limits, drain: self.drain, log: self.log.clone() };
-        Shard::new(Box::new(driver), seat, settings)
-            .map_err(failed("mapping the table of operations"))
+        Shard::new(driver, seat, settings).map_err(failed("mapping the table of operations"))
+    }
+
+    fn open_driver(&self, seat: Seat) -> std::result::Result<Box<dyn Driver>, Refused> {
+        let kind = match &self.kernel {
+            Kernel::Own(make) => {
+                let step = "opening a driver of the program's own";
+                return make(seat.index).map_err(|error| Refused { step, error });
+            }
+            Kernel::Kind(kind) => *kind,
+            Kernel::Open => driver_of_the_environment()?,
+        };
+        kind.open_with(self.sizes, self.faults.as_ref().map(|faults| faults(seat.index)))
     }
 
     /// The CPU of each core.
@@ -346,6 +388,15 @@ impl Builder {
             }
         }
     }
+}
+
+/// What `QUOIT_DRIVER` says.
+fn driver_of_the_environment() -> std::result::Result<DriverKind, Refused> {
+    let Some(name) = std::env::var_os("QUOIT_DRIVER") else { return Ok(DriverKind::Auto) };
+    name.to_string_lossy().parse().map_err(|unknown| {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, unknown);
+        Refused { step: "reading QUOIT_DRIVER", error }
+    })
 }
 
 impl fmt::Debug for Builder {

@@ -40,6 +40,7 @@ mod stop;
 
 use std::fmt;
 use std::future::Future;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 pub use self::builder::{Builder, Signal};
@@ -53,6 +54,7 @@ use self::shard::Shard;
 pub use self::stats::Stats;
 use crate::op::Drained;
 use crate::sys::current;
+use crate::task::JoinHandle;
 
 /// Runs `future` on one core, on this thread, which is not pinned, and then drains the core.
 ///
@@ -254,6 +256,60 @@ impl Runtime {
         }
     }
 
+    /// Starts a task, which rests until the loop is turned.
+    ///
+    /// # Panics
+    /// After [`shutdown`](Runtime::shutdown).
+    #[track_caller]
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        self.shard.spawn(future)
+    }
+
+    /// One lap that does not sleep, for a program that has a loop of its own: runs what is ready,
+    /// trades with the kernel, fires what is due.
+    ///
+    /// After [`Turn::Idle`] the core is parked: its requests are with the kernel, and its
+    /// descriptor ([`AsFd`]) becomes readable when one is answered, a timer is due, or another
+    /// thread wakes a task. The foreign loop waits for that, then calls this again.
+    ///
+    /// # Panics
+    /// Inside a runtime, after [`shutdown`](Runtime::shutdown), and in a forked child.
+    ///
+    /// ```
+    /// use quoit::runtime::{Runtime, Turn};
+    /// use std::os::fd::{AsFd, AsRawFd};
+    /// use std::time::Duration;
+    ///
+    /// let runtime = Runtime::new()?;
+    /// let task = runtime.spawn(quoit::time::sleep(Duration::from_millis(5)));
+    /// while !runtime.is_finished(&task) {
+    ///     if runtime.turn() == Turn::Idle {
+    ///         // A real loop waits here for its own descriptors as well.
+    ///         let fd = runtime.as_fd().as_raw_fd();
+    ///         let mut ours = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    ///         unsafe { libc::poll(&raw mut ours, 1, -1) };
+    ///     }
+    /// }
+    /// # quoit::runtime::Result::Ok(())
+    /// ```
+    #[track_caller]
+    pub fn turn(&self) -> Turn {
+        self.shard.turn()
+    }
+
+    /// Whether a task of this runtime has ended, asked from outside of the loop.
+    ///
+    /// # Panics
+    /// If the task is another core's.
+    #[must_use]
+    pub fn is_finished<T>(&self, task: &JoinHandle<T>) -> bool {
+        self.shard.within(|| task.is_finished())
+    }
+
     /// What the core has and has done.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -265,6 +321,28 @@ impl Runtime {
     pub fn handle(&self) -> Handle {
         Handle::of(self.shard.local())
     }
+}
+
+/// The descriptor to wait for after [`Turn::Idle`].
+///
+/// # Panics
+/// After [`Runtime::shutdown`], and with a driver that has none ([`Driver::readiness`]).
+///
+/// [`Driver::readiness`]: crate::driver::Driver::readiness
+impl AsFd for Runtime {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shard.readiness().expect("this driver has no descriptor to wait for")
+    }
+}
+
+/// What a [turn](Runtime::turn) left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "only after `Idle` may the surrounding loop sleep"]
+pub enum Turn {
+    /// There is more to do at once: turn again.
+    More,
+    /// Nothing is ready: wait until the descriptor is readable, then turn again.
+    Idle,
 }
 
 impl fmt::Debug for Runtime {

@@ -3,10 +3,12 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::Turn;
 use super::local::Local;
 use super::log::Log;
 use super::stop::Stop;
@@ -16,7 +18,7 @@ use crate::op::{Drained, Limits, Ring};
 use crate::sys::atomic::Arc;
 use crate::sys::current::{self, Core};
 use crate::sys::fork;
-use crate::task::{Remote, Scheduler, registry};
+use crate::task::{self, JoinHandle, Remote, Scheduler, registry};
 use crate::time::Timers;
 
 /// Polls in one lap, before the kernel is entered again.
@@ -173,6 +175,54 @@ impl Shard {
             self.local.note_fruitless_lap();
         }
         Ok(())
+    }
+
+    /// One lap without a sleep, for a loop around this one. After `Idle` the core is parked: its
+    /// requests are handed over, and whatever brings work makes the driver's descriptor readable.
+    pub(super) fn turn(&self) -> Turn {
+        assert!(current::id().is_none(), "turn was called inside a runtime");
+        assert!(self.listed.is_some(), "turn was called on a runtime that has been shut down");
+        assert!(!fork::forked(), "turn was called in a forked child: {}", fork::Forked);
+        let _entered = current::enter(&self.core);
+        self.unparker.awake();
+        self.lap.set(self.ring.now());
+        let polls = self.scheduler.polls();
+        self.run();
+        let ran = self.scheduler.polls() != polls;
+        let wait = self.wait();
+        let answered = match wait {
+            Wait::Poll => self.ring.turn(wait, None),
+            _ => self.ring.rest(self.timers.next()),
+        };
+        let answered = answered.unwrap_or_else(|error| self.die(&error));
+        let fired = self.timers.fire(self.ring.now());
+        // Whoever turns looks at what a task has done before it sleeps, so a turn that ran one is
+        // never the last before a sleep.
+        if ran || answered + fired > 0 || wait == Wait::Poll || !self.scheduler.is_idle() {
+            self.unparker.awake();
+            return Turn::More;
+        }
+        Turn::Idle
+    }
+
+    pub(super) fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        self.ring.readiness()
+    }
+
+    /// Calls `f` as the core's own code, between two laps.
+    pub(super) fn within<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _entered = current::enter(&self.core);
+        f()
+    }
+
+    /// Starts a task from outside of the loop.
+    pub(super) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        assert!(self.listed.is_some(), "spawn was called on a runtime that has been shut down");
+        self.within(|| task::spawn(future))
     }
 
     /// How long this lap may sleep: not at all while anything is ready, here or in the inbox.

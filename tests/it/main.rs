@@ -1,6 +1,7 @@
 //! Behaviour, from outside: one binary, a file per noun.
 
 mod bad_input;
+mod foreign_loop;
 mod fs;
 mod listener;
 mod loopback;

@@ -10,10 +10,11 @@ mod enter;
 mod fixed;
 mod setup;
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::{IoUring, Probe, opcode, types};
@@ -49,6 +50,8 @@ pub(crate) struct Uring {
     kick: Arc<EventFd>,
     unparker: Unparker,
     kick_is_watched: bool,
+    /// Rung by the kernel when there is something to reap, once a foreign loop has asked for it.
+    bell: OnceCell<EventFd>,
     quiet_laps: u32,
     work_may_be_left: bool,
     backoff: Duration,
@@ -56,15 +59,12 @@ pub(crate) struct Uring {
     _listed: fork::Listed,
 }
 
-/// An eventfd whose count is never read: each write is an edge for the poll that watches it.
+/// An eventfd. The kick's count is never read: each write is an edge for the poll that watches it.
 struct EventFd(OwnedFd);
 
 impl Kick for Arc<EventFd> {
     fn kick(&self) {
-        let one = 1_u64.to_ne_bytes();
-        // EAGAIN would mean that the count is full: then the poll has been woken often enough.
-        // SAFETY: `one` is eight readable bytes, and the descriptor is open while `self` is.
-        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        self.ring();
     }
 }
 
@@ -78,6 +78,20 @@ impl EventFd {
         // SAFETY: the call above has just opened the number, and nobody else has it.
         Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
+
+    fn ring(&self) {
+        let one = 1_u64.to_ne_bytes();
+        // EAGAIN would mean that the count is full: then the poll has been woken often enough.
+        // SAFETY: `one` is eight readable bytes, and the descriptor is open while `self` is.
+        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    /// Takes the count, so that the descriptor is not readable until it is rung again.
+    fn silence(&self) {
+        let mut count = [0; 8];
+        // SAFETY: `count` is eight writable bytes.
+        unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
 }
 
 /// Sizes and choices for one ring.
@@ -85,6 +99,12 @@ impl EventFd {
 pub(crate) struct Sizes {
     pub(crate) submissions: u32,
     pub(crate) completions: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Sizes { submissions: 512, completions: 8192 }
+    }
 }
 
 impl Uring {
@@ -109,6 +129,7 @@ impl Uring {
             unparker: Unparker::new(Arc::clone(&kick)),
             kick,
             kick_is_watched: false,
+            bell: OnceCell::new(),
             quiet_laps: 0,
             work_may_be_left: false,
             backoff: Duration::ZERO,
@@ -193,6 +214,9 @@ unsafe impl Driver for Uring {
 
     fn enter(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {
         self.watch_kick();
+        if let Some(bell) = self.bell.get() {
+            bell.silence();
+        }
         if wait == Wait::Poll && self.quiet_laps < QUIET_LAPS && self.nothing_to_trade() {
             self.quiet_laps += 1;
             return Ok(());
@@ -272,14 +296,20 @@ unsafe impl Driver for Uring {
         self.counters
     }
 
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        // The ring's own descriptor would not do: a sleep on it is not ended by deferred work.
+        if self.bell.get().is_none() {
+            let bell = EventFd::new().ok()?;
+            self.ring.submitter().register_eventfd(bell.0.as_raw_fd()).ok()?;
+            // What came before the bell was there has not rung it.
+            bell.ring();
+            let _ = self.bell.set(bell);
+        }
+        self.bell.get().map(|bell| bell.0.as_fd())
+    }
+
     fn name(&self) -> &'static str {
         "io_uring"
-    }
-}
-
-impl AsRawFd for Uring {
-    fn as_raw_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
     }
 }
 
