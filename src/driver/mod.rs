@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
 mod kind;
+pub(crate) mod pad;
 pub(crate) mod retired;
 pub(crate) mod sqe;
 pub(crate) mod unpark;
