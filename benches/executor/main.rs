@@ -187,6 +187,9 @@ fn main() {
     };
     let only = arguments.next().unwrap_or_default();
     let (queue, runtime) = (bare::Loop::new(), Rc::new(Runtime::new().expect("a runtime starts")));
+    if let Ok(side) = std::env::var("PROFILE") {
+        return profile(&side, &only, rounds, queue, &runtime);
+    }
     let cells: Vec<&Cell> = CELLS.iter().filter(|cell| cell.name.contains(&only)).collect();
     let mut measured: Vec<Vec<(f64, f64)>> = vec![Vec::new(); cells.len()];
     // The first round only warms up.
@@ -219,6 +222,15 @@ fn main() {
     }
     if only.is_empty() {
         sleeps::report(rounds.min(3));
+    }
+}
+
+/// Runs one cell on one side alone, for a profiler.
+fn profile(side: &str, only: &str, rounds: usize, queue: bare::Loop, runtime: &Runtime) {
+    let cell = CELLS.iter().find(|cell| cell.name.contains(only)).expect("a cell has this name");
+    for _ in 0..rounds {
+        let each = if side == "bare" { (cell.bare)(queue) } else { (cell.quoit)(runtime) };
+        println!("{each:.1} ns on {side}: {}", cell.name);
     }
 }
 

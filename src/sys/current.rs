@@ -138,6 +138,12 @@ pub(crate) fn with<T: Floor, R>(f: impl FnOnce(&T) -> R) -> Option<R> {
     core(|core| core.part::<T>().map(f)).flatten()
 }
 
+/// Calls `f` with the part of floor `T` of the core that has this number, if it is the current one.
+#[inline]
+pub(crate) fn on<T: Floor, R>(id: u64, f: impl FnOnce(&T) -> R) -> Option<R> {
+    core(|core| if core.id == id { core.part::<T>().map(f) } else { None }).flatten()
+}
+
 /// A share of the current core's part of floor `T`.
 #[inline]
 pub(crate) fn share<T: Floor>() -> Option<Rc<T>> {

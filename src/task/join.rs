@@ -8,7 +8,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::registry;
-use super::scheduler::{Scheduler, TaskId};
+use super::scheduler::Scheduler;
+use super::table::TaskId;
 use crate::sys::current;
 
 /// Waits for a task's output. Dropping it lets the task run on, detached.
@@ -56,19 +57,15 @@ impl<T> JoinHandle<T> {
 
     #[inline]
     fn here<R>(&self, f: impl FnOnce(&Scheduler) -> R) -> R {
-        let here = current::id();
-        if here != Some(self.core) {
-            self.is_not_here(here);
-        }
-        current::with(f).expect("a core has a scheduler")
+        current::on(self.core, f).unwrap_or_else(|| self.is_not_here())
     }
 
     #[cold]
-    fn is_not_here(&self, here: Option<u64>) -> ! {
+    fn is_not_here(&self) -> ! {
         panic!(
             "a JoinHandle of core {} was used on {}; await it on the core that spawned the task",
             self.core,
-            here.map_or("no core".into(), |core| format!("core {core}")),
+            current::id().map_or("no core".into(), |core| format!("core {core}")),
         );
     }
 }

@@ -1,6 +1,7 @@
 //! Tasks: runnable futures of one core, and the only way in from other threads.
 
 mod before;
+mod blocks;
 mod callback;
 mod children;
 mod gather;
@@ -10,6 +11,7 @@ mod join_macros;
 mod raw;
 pub(crate) mod registry;
 mod scheduler;
+mod table;
 mod yielding;
 
 pub use before::Before;

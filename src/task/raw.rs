@@ -20,6 +20,7 @@
 //! entry of the inbox owns one. The future is dropped by the owner thread at completion; the last
 //! reference, dropped on any thread, frees only memory.
 
+use std::alloc::Layout;
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::future::Future;
@@ -29,9 +30,11 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
+use super::blocks::{Blocks, give_back};
 use super::inbox::{Node, NodeVtable, Remote};
 use super::join::JoinError;
 use super::scheduler::Scheduler;
+use super::table::TaskId;
 use crate::sys::atomic::{Arc, AtomicBool, AtomicUsize, Life, Ordering};
 use crate::sys::{current, guard};
 
@@ -57,7 +60,7 @@ enum Holds {
     Nothing,
 }
 
-type Panic = Box<dyn Any + Send>;
+pub(super) type Panic = Box<dyn Any + Send>;
 
 #[repr(C)]
 struct Vtable {
@@ -68,7 +71,7 @@ struct Vtable {
     poll: unsafe fn(NonNull<Header>, &mut Context<'_>) -> bool,
     /// Drops what the place holds; returns what that panicked with.
     clear: unsafe fn(NonNull<Header>) -> Option<Panic>,
-    free: unsafe fn(NonNull<Header>),
+    layout: Layout,
 }
 
 #[repr(C)]
@@ -78,7 +81,7 @@ pub(super) struct Header {
     remote: NonNull<Remote>,
     /// The next in the run queue.
     pub(super) next: Cell<Option<NonNull<Header>>>,
-    joiner: Cell<Option<Waker>>,
+    joiner: Cell<Joiner>,
     pub(super) key: Cell<u32>,
     /// Another thread has put the node into the inbox.
     called: AtomicBool,
@@ -88,6 +91,24 @@ pub(super) struct Header {
 }
 
 const _: () = assert!(size_of::<Header>() <= 64 || cfg!(loom));
+
+/// Who is told when a task has ended.
+pub(super) enum Joiner {
+    /// A task of the same core, by its name: there is no count to keep, and nothing to drop.
+    Task(TaskId),
+    Somebody(Waker),
+}
+
+impl Joiner {
+    pub(super) const NOBODY: Joiner = Joiner::Task(TaskId::NONE);
+
+    /// Drops what is a user's.
+    pub(super) fn discard(self) {
+        if let Joiner::Somebody(waker) = self {
+            guard::discard(Some(waker));
+        }
+    }
+}
 
 #[repr(C)]
 struct Task<F: Future> {
@@ -116,8 +137,9 @@ impl Header {
         self.flags.set(self.flags.get() & !flag);
     }
 
-    pub(super) fn set_joiner(&self, waker: Option<Waker>) -> Option<Waker> {
-        self.joiner.replace(waker)
+    /// Returns what is displaced, which may be a user's.
+    pub(super) fn set_joiner(&self, joiner: Joiner) -> Joiner {
+        self.joiner.replace(joiner)
     }
 
     fn vtable(&self) -> &'static Vtable {
@@ -134,18 +156,23 @@ impl Header {
 
 /// Makes a task of `future`, with the scheduler's reference.
 #[inline]
-pub(super) fn new<F: Future>(future: F, remote: &Arc<Remote>, flags: u8) -> NonNull<Header> {
+pub(super) fn new<F: Future>(
+    future: F,
+    remote: &Arc<Remote>,
+    flags: u8,
+    blocks: &Blocks,
+) -> NonNull<Header> {
     // SAFETY: the functions take a node that is the head of a `Task<F>`, which this becomes.
     let node = unsafe { Node::new(NonNull::from(Task::<F>::VTABLE).cast()) };
     // Not by way of a reference: the count beside the remote has to be in reach.
     let remote = NonNull::new(Arc::as_ptr(remote).cast_mut()).expect("an Arc is somewhere");
-    let task = Box::new(Task {
+    let task = Task {
         header: Header {
             node,
             refs: AtomicUsize::new(1),
             remote,
             next: Cell::new(None),
-            joiner: Cell::new(None),
+            joiner: Cell::new(Joiner::NOBODY),
             key: Cell::new(u32::MAX),
             called: AtomicBool::new(false),
             flags: Cell::new(flags),
@@ -153,8 +180,11 @@ pub(super) fn new<F: Future>(future: F, remote: &Arc<Remote>, flags: u8) -> NonN
             life: Life::new(),
         },
         place: UnsafeCell::new(Place { future: ManuallyDrop::new(future) }),
-    });
-    NonNull::from(Box::leak(task)).cast()
+    };
+    let block = blocks.take(Layout::new::<Task<F>>()).cast::<Task<F>>();
+    // SAFETY: the block is for this type, and nobody else's.
+    unsafe { block.write(task) };
+    block.cast()
 }
 
 impl<F: Future> Task<F> {
@@ -163,7 +193,7 @@ impl<F: Future> Task<F> {
         place: offset_of!(Self, place),
         poll: Self::poll,
         clear: Self::clear,
-        free: Self::free,
+        layout: Layout::new::<Self>(),
     };
 
     /// # Safety (of this and all below)
@@ -174,21 +204,13 @@ impl<F: Future> Task<F> {
     }
 
     unsafe fn poll(header: NonNull<Header>, context: &mut Context<'_>) -> bool {
-        // One boundary for the poll and what follows it: each passes its result through memory.
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: `run` says that the future is there. It is on the heap and dropped in place,
-            // and nothing else touches it from inside the poll.
-            let future = unsafe { Pin::new_unchecked(&mut *(*Self::place(header)).future) };
-            let Poll::Ready(output) = future.poll(context) else { return false };
-            // SAFETY: the contract, and the future is there.
-            unsafe { Self::end(header, output) };
-            true
-        }));
-        polled.unwrap_or_else(|panic| {
-            // SAFETY: the contract.
-            unsafe { Self::fail(header, panic) };
-            true
-        })
+        // SAFETY: `run` says that the future is there. It is on the heap and dropped in place, and
+        // nothing else touches it from inside the poll.
+        let future = unsafe { Pin::new_unchecked(&mut *(*Self::place(header)).future) };
+        let Poll::Ready(output) = future.poll(context) else { return false };
+        // SAFETY: the contract, and the future is there.
+        unsafe { Self::end(header, output) };
+        true
     }
 
     /// Drops the future in place, and keeps the output instead.
@@ -208,16 +230,6 @@ impl<F: Future> Task<F> {
         unsafe { header.as_ref() }.holds.set(Holds::Output);
     }
 
-    /// Drops the future, whose poll has panicked, and keeps that panic instead.
-    #[cold]
-    unsafe fn fail(header: NonNull<Header>, panic: Panic) {
-        // SAFETY: the contract.
-        let second = unsafe { Self::clear(header) };
-        second.into_iter().for_each(note);
-        // SAFETY: the contract; the place is vacant.
-        unsafe { keep_panic(header, panic) };
-    }
-
     unsafe fn clear(header: NonNull<Header>) -> Option<Panic> {
         // SAFETY: the contract.
         let place = unsafe { &mut *Self::place(header) };
@@ -235,21 +247,15 @@ impl<F: Future> Task<F> {
         }));
         dropped.err()
     }
-
-    /// # Safety
-    /// `header` is the head of a `Task<F>` whose last reference is gone; any thread.
-    unsafe fn free(header: NonNull<Header>) {
-        // SAFETY: the place is vacant since the release, so this frees memory and nothing else.
-        drop(unsafe { Box::from_raw(header.cast::<Self>().as_ptr()) });
-    }
 }
+
 /// Counts a panic that nobody can be told of.
 #[cold]
 fn note(panic: Panic) {
     guard::call(|| std::panic::resume_unwind(panic));
 }
 
-/// 2 run: polls the task. True when it has ended.
+/// 2 run: polls the task, and lets its panic pass. True when it has ended.
 #[inline]
 pub(super) fn run(header: NonNull<Header>) -> bool {
     // SAFETY: the scheduler's reference keeps the header alive.
@@ -260,6 +266,16 @@ pub(super) fn run(header: NonNull<Header>) -> bool {
     let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw_waker(header)) });
     // SAFETY: this is the task's thread, and the place holds the future.
     unsafe { (task.vtable().poll)(header, &mut Context::from_waker(&waker)) }
+}
+
+/// Drops the future of a task whose poll has panicked, and keeps that panic instead.
+#[cold]
+pub(super) fn fail(header: NonNull<Header>, panic: Panic) {
+    // SAFETY: the scheduler's reference keeps the header alive, and this is the task's thread.
+    let second = unsafe { (header.as_ref().vtable().clear)(header) };
+    second.into_iter().for_each(note);
+    // SAFETY: as above, and the place is vacant now.
+    unsafe { keep_panic(header, panic) };
 }
 
 /// Drops the future of a task instead of polling it again; it has then ended.
@@ -329,7 +345,7 @@ pub(super) fn take_failure(header: NonNull<Header>) -> JoinError {
 ///
 /// # Safety
 /// The scheduler forgets the task: it is in no queue and no table of it.
-pub(super) unsafe fn release(header: NonNull<Header>) {
+pub(super) unsafe fn release(header: NonNull<Header>, blocks: &Blocks) {
     // SAFETY: the scheduler's reference keeps the header alive until the end of this function.
     let task = unsafe { header.as_ref() };
     if task.holds.get() != Holds::Nothing {
@@ -337,12 +353,12 @@ pub(super) unsafe fn release(header: NonNull<Header>) {
         let panic = unsafe { (task.vtable().clear)(header) };
         panic.into_iter().for_each(note);
     }
-    guard::discard(task.set_joiner(None));
+    task.set_joiner(Joiner::NOBODY).discard();
     // Acquire: what other threads did with their references is over.
     if task.refs.load(Ordering::Acquire) == 1 {
         task.life.ends();
-        // SAFETY: there is no waker left that could make another.
-        unsafe { (task.vtable().free)(header) };
+        // SAFETY: there is no waker left that could make another; the place is vacant.
+        unsafe { blocks.give(header.cast(), task.vtable().layout) };
         return;
     }
     // A waker may outlive the runtime, so from now on the header holds the remote itself.
@@ -369,9 +385,21 @@ unsafe fn drop_reference(header: NonNull<Header>) {
     // SAFETY: the header's own count, which `release` added.
     let remote = unsafe { Arc::from_raw(task.remote.as_ptr()) };
     task.life.ends();
-    // SAFETY: that was the last reference.
-    unsafe { (task.vtable().free)(header) };
+    // SAFETY: that was the last reference, and the place is vacant since the release.
+    unsafe { give_back(header.cast(), task.vtable().layout) };
     drop(remote);
+}
+
+/// The task that `waker` wakes, if it is one of the core of `remote`. It may have ended.
+#[inline]
+pub(super) fn task_of(waker: &Waker, remote: &Remote) -> Option<NonNull<Header>> {
+    if !std::ptr::eq(waker.vtable(), &raw const WAKER) {
+        return None;
+    }
+    let header = header_of(waker.data());
+    // SAFETY: the waker keeps the header alive.
+    let home = unsafe { header.as_ref() }.remote;
+    std::ptr::eq(home.as_ptr(), remote).then_some(header)
 }
 
 static WAKER: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_waker);
@@ -486,7 +514,7 @@ mod loom_tests {
     use super::*;
     use crate::driver::{Kick, Unparker};
     use crate::sys::current::Core;
-    use crate::task::scheduler::TaskId;
+    use crate::task::table::TaskId;
 
     struct NoSleeper;
     impl Kick for NoSleeper {

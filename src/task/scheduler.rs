@@ -2,47 +2,33 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
-use slab::Slab;
-
+use super::blocks::Blocks;
 use super::inbox::Remote;
 use super::join::JoinError;
-use super::raw::{self, ABORTED, AWAITED, DONE, Header, QUEUED};
+use super::raw::{self, ABORTED, AWAITED, DONE, Header, Joiner, QUEUED};
+use super::table::{Table, TaskId};
 use crate::sys::atomic::Arc;
 use crate::sys::current::{self, Floor};
 use crate::sys::guard;
 
-/// Polls before the first look at the clock; each further look comes after twice as many.
+/// Polls before the first look at the clock; the next looks come after four times as many.
 const FIRST_LOOK: u32 = 8;
 
-/// Names one task: its place in the table, and a number that tells it from others in that place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TaskId {
-    pub(super) key: u32,
-    pub(super) serial: u32,
-}
-
-// Packed, because the table then takes 16 bytes a task instead of 24.
-#[derive(Clone, Copy)]
-#[repr(C, packed(4))]
-struct Entry {
-    header: NonNull<Header>,
-    serial: u32,
-}
-
-const _: () = assert!(size_of::<Entry>() == 12);
-
-/// The tasks of one core. `slab` keeps the table: its entries may move, the tasks do not.
+/// The tasks of one core, and those of them that are ready.
 pub(crate) struct Scheduler {
     first: Cell<Option<NonNull<Header>>>,
     last: Cell<Option<NonNull<Header>>>,
     /// Those that have not been released; see `table`.
-    tasks: UnsafeCell<Slab<Entry>>,
-    serial: Cell<u32>,
+    tasks: UnsafeCell<Table>,
     remote: Arc<Remote>,
     polls: Cell<u64>,
+    /// The task whose poll is running.
+    running: Cell<Option<NonNull<Header>>>,
+    blocks: Blocks,
 }
 
 // SAFETY: no other type of the crate has this number.
@@ -55,10 +41,11 @@ impl Scheduler {
         Scheduler {
             first: Cell::new(None),
             last: Cell::new(None),
-            tasks: UnsafeCell::default(),
-            serial: Cell::new(0),
+            tasks: UnsafeCell::new(Table::new()),
             remote,
             polls: Cell::new(0),
+            running: Cell::new(None),
+            blocks: Blocks::new(),
         }
     }
 
@@ -77,7 +64,7 @@ impl Scheduler {
     /// # Safety
     /// `f` borrows it no second time: it runs no code of the user.
     #[inline]
-    unsafe fn table<R>(&self, f: impl FnOnce(&mut Slab<Entry>) -> R) -> R {
+    unsafe fn table<R>(&self, f: impl FnOnce(&mut Table) -> R) -> R {
         // SAFETY: the scheduler stays on its thread, and by the contract no two borrows overlap.
         f(unsafe { &mut *self.tasks.get() })
     }
@@ -131,15 +118,13 @@ impl Scheduler {
     /// The caller sees to it that the task has ended, and its output is taken or dropped, while
     /// everything that the future borrows is still valid.
     unsafe fn spawn_unbounded<F: Future>(&self, future: F) -> TaskId {
-        let header = raw::new(future, &self.remote, AWAITED | QUEUED);
-        let serial = self.serial.replace(self.serial.get().wrapping_add(1));
+        let header = raw::new(future, &self.remote, AWAITED | QUEUED, &self.blocks);
         // SAFETY: an entry is plain data.
-        let key = unsafe { self.table(|tasks| tasks.insert(Entry { header, serial })) };
-        let key = u32::try_from(key).expect("fewer than 2^32 tasks");
+        let id = unsafe { self.table(|tasks| tasks.insert(header)) };
         // SAFETY: the task has just been made.
-        unsafe { header.as_ref() }.key.set(key);
+        unsafe { header.as_ref() }.key.set(id.key);
         self.append(header);
-        TaskId { key, serial }
+        id
     }
 
     /// 1 schedule: appends to the run queue what is not in it.
@@ -185,36 +170,52 @@ impl Scheduler {
             // A message may drop what is a user's: an output, a callback, a waker.
             guard::call(|| taken.run());
         }
-        let ran = current::core(|core| {
-            let mut look = FIRST_LOOK;
-            for poll in 1..=budget {
-                let Some(header) = self.pop() else { break };
-                self.run_one(header, &core.polled);
-                if poll == look && poll < budget {
-                    look *= 2;
-                    if late() {
-                        break;
-                    }
-                }
-            }
-            core.polled.set(u32::MAX);
-        });
-        ran.expect("a scheduler runs on its core");
+        let (polls, mut look) = (self.polls.get(), FIRST_LOOK.min(budget));
+        while self.run_until(polls + u64::from(look)) && look < budget && !late() {
+            look = (look * 4).min(budget);
+        }
     }
 
-    #[inline]
-    fn run_one(&self, header: NonNull<Header>, polled: &Cell<u32>) {
-        // SAFETY: a queued task is alive.
-        let task = unsafe { header.as_ref() };
-        polled.set(task.key.get());
-        let flags = task.flags.get() & !QUEUED;
-        task.flags.set(flags);
-        if flags & (DONE | ABORTED) != 0 {
-            return self.run_last(header);
+    /// Runs what is ready until so many polls were made. False when nothing is ready any more.
+    fn run_until(&self, polls: u64) -> bool {
+        while !self.is_idle() && self.polls.get() < polls {
+            // One boundary for many polls: each would pass its result through memory.
+            let ran = catch_unwind(AssertUnwindSafe(|| {
+                current::core(|core| self.run_many(polls, &core.polled))
+            }));
+            current::core(|core| core.polled.set(u32::MAX));
+            let Err(panic) = ran else { continue };
+            match self.running.take() {
+                Some(header) => {
+                    raw::fail(header, panic);
+                    self.complete(header);
+                }
+                None => resume_unwind(panic),
+            }
         }
-        self.polls.set(self.polls.get() + 1);
-        if raw::run(header) {
-            self.complete(header);
+        !self.is_idle()
+    }
+
+    /// The panic of a poll passes, and leaves its task in `running`.
+    #[inline]
+    fn run_many(&self, end: u64, polled: &Cell<u32>) {
+        while self.polls.get() < end {
+            let Some(header) = self.pop() else { return };
+            self.polls.set(self.polls.get() + 1);
+            // SAFETY: a queued task is alive.
+            let task = unsafe { header.as_ref() };
+            polled.set(task.key.get());
+            let flags = task.flags.get() & !QUEUED;
+            task.flags.set(flags);
+            if flags & (DONE | ABORTED) != 0 {
+                self.run_last(header);
+                continue;
+            }
+            self.running.set(Some(header));
+            if raw::run(header) {
+                self.running.set(None);
+                self.complete(header);
+            }
         }
     }
 
@@ -230,7 +231,7 @@ impl Scheduler {
             // It completed while it was queued. If it is in the table still, because its output may
             // be asked for, `forget` releases it; if not, it was left to the queue.
             // SAFETY: it is out of the table, and now out of the queue.
-            unsafe { raw::release(header) };
+            unsafe { raw::release(header, &self.blocks) };
         }
     }
 
@@ -240,12 +241,34 @@ impl Scheduler {
         let task = unsafe { header.as_ref() };
         task.set(DONE);
         if task.has(AWAITED) {
-            if let Some(joiner) = task.set_joiner(None) {
-                guard::wake(joiner);
-            }
+            self.tell(task.set_joiner(Joiner::NOBODY));
         } else {
             self.forget(header);
         }
+    }
+
+    #[inline]
+    fn tell(&self, joiner: Joiner) {
+        match joiner {
+            Joiner::Task(id) => {
+                if let Some(header) = self.find(id) {
+                    self.schedule(header);
+                }
+            }
+            Joiner::Somebody(waker) => guard::wake(waker),
+        }
+    }
+
+    /// How to tell whoever waits with `waker`: a task of this core by its name.
+    #[inline]
+    fn joiner(&self, waker: &Waker) -> Joiner {
+        let name = raw::task_of(waker, &self.remote).and_then(|header| {
+            // SAFETY: the waker keeps the header alive.
+            let key = unsafe { header.as_ref() }.key.get();
+            // SAFETY: a look.
+            unsafe { self.table(|tasks| tasks.name(key, header)) }
+        });
+        name.map_or_else(|| Joiner::Somebody(waker.clone()), Joiner::Task)
     }
 
     /// Removes a task that has ended from the table, and releases it unless the queue will.
@@ -254,20 +277,19 @@ impl Scheduler {
         let task = unsafe { header.as_ref() };
         assert!(task.has(DONE), "only a task that has ended is forgotten");
         // SAFETY: an entry is plain data.
-        unsafe { self.table(|tasks| tasks.remove(task.key.get() as usize)) };
+        unsafe { self.table(|tasks| tasks.remove(task.key.get())) };
         // This is how the queue knows that it is out of the table.
         task.unset(AWAITED);
         if !task.has(QUEUED) {
             // SAFETY: it is in neither the table nor the queue.
-            unsafe { raw::release(header) };
+            unsafe { raw::release(header, &self.blocks) };
         }
     }
 
     #[inline]
     fn find(&self, id: TaskId) -> Option<NonNull<Header>> {
         // SAFETY: a look.
-        let entry = unsafe { self.table(|tasks| tasks.get(id.key as usize).copied()) }?;
-        (entry.serial == id.serial).then_some(entry.header)
+        unsafe { self.table(|tasks| tasks.get(id)) }
     }
 
     /// Takes the outcome of a task, or has `context` woken when there is one.
@@ -284,8 +306,8 @@ impl Scheduler {
         // SAFETY: the scheduler's reference.
         let task = unsafe { header.as_ref() };
         if !task.has(DONE) {
-            let waker = context.waker().clone();
-            guard::discard(task.set_joiner(Some(waker)));
+            let joiner = self.joiner(context.waker());
+            task.set_joiner(joiner).discard();
             return Poll::Pending;
         }
         // SAFETY: the caller names the type.
@@ -320,11 +342,11 @@ impl Scheduler {
         // SAFETY: the scheduler's reference.
         let task = unsafe { header.as_ref() };
         task.unset(AWAITED);
-        let joiner = task.set_joiner(None);
+        let joiner = task.set_joiner(Joiner::NOBODY);
         if task.has(DONE) {
             self.forget(header);
         }
-        guard::discard(joiner);
+        joiner.discard();
     }
 
     /// Has the task's future dropped at its next turn.
@@ -353,9 +375,7 @@ impl Scheduler {
         if !task.has(DONE) {
             raw::abort(header);
             task.set(DONE);
-            if let Some(joiner) = task.set_joiner(None) {
-                guard::wake(joiner);
-            }
+            self.tell(task.set_joiner(Joiner::NOBODY));
         }
     }
 
@@ -367,13 +387,15 @@ impl Scheduler {
             guard::discard(Some(taken));
         }
         // A search from the beginning for each would be quadratic.
-        let mut key = 0;
+        let mut place = 0;
         while self.len() > 0 {
             // SAFETY: a look.
-            let (entry, end) =
-                unsafe { self.table(|tasks| (tasks.get(key).copied(), tasks.capacity())) };
-            key = if key + 1 < end { key + 1 } else { 0 };
-            let Some(Entry { header, .. }) = entry else { continue };
+            let found = unsafe { self.table(|tasks| tasks.next(place)) };
+            let Some((at, header)) = found else {
+                place = 0;
+                continue;
+            };
+            place = at;
             self.end(header);
             // SAFETY: the scheduler's reference.
             unsafe { header.as_ref() }.unset(AWAITED);
@@ -381,7 +403,7 @@ impl Scheduler {
         }
         while let Some(header) = self.pop() {
             // SAFETY: the table is empty, so what is queued has ended and was left to the queue.
-            unsafe { raw::release(header) };
+            unsafe { raw::release(header, &self.blocks) };
         }
     }
 }

@@ -1,0 +1,150 @@
+//! Memory for tasks: what one task leaves, the next of its size takes.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::Cell;
+use std::ptr::NonNull;
+
+/// Sizes are counted in steps of so many bytes, as allocators do.
+const STEP: usize = 16;
+/// Larger blocks are not kept.
+const LARGEST: usize = 512;
+/// Bytes kept of one size. None where a tool looks for memory that is used after it was freed.
+const KEPT: usize = if cfg!(any(debug_assertions, loom)) { 0 } else { 256 * 1024 };
+
+/// The blocks of one core that are free, by size.
+pub(super) struct Blocks {
+    free: [Cell<Option<NonNull<Free>>>; LARGEST / STEP + 1],
+    /// How many more of each size may be kept.
+    room: [Cell<u16>; LARGEST / STEP + 1],
+}
+
+/// The head of a block that is free.
+struct Free {
+    next: Option<NonNull<Free>>,
+}
+
+impl Blocks {
+    pub(super) fn new() -> Self {
+        let mut size = 0;
+        let room = [(); LARGEST / STEP + 1].map(|()| {
+            let blocks = KEPT.checked_div(size).unwrap_or(0);
+            size += STEP;
+            Cell::new(blocks as u16)
+        });
+        Blocks { free: [const { Cell::new(None) }; LARGEST / STEP + 1], room }
+    }
+
+    #[inline(always)]
+    const fn place(layout: Layout) -> Option<usize> {
+        let place = layout.size().div_ceil(STEP);
+        if place <= LARGEST / STEP && layout.align() <= STEP { Some(place) } else { None }
+    }
+
+    /// A block for `layout`, which is not empty.
+    #[inline(always)]
+    pub(super) fn take(&self, layout: Layout) -> NonNull<u8> {
+        let kept = Blocks::place(layout).and_then(|place| {
+            let block = self.free[place].get()?;
+            // SAFETY: what is in the list is a block that nobody uses, and begins with its link.
+            self.free[place].set(unsafe { block.as_ref() }.next);
+            self.room[place].set(self.room[place].get() + 1);
+            Some(block.cast())
+        });
+        kept.unwrap_or_else(|| fresh(layout))
+    }
+
+    /// Takes a block back.
+    ///
+    /// # Safety
+    /// It came from the `take` of any core for this `layout`, and nobody uses it any more.
+    #[inline(always)]
+    pub(super) unsafe fn give(&self, block: NonNull<u8>, layout: Layout) {
+        if let Some(place) = Blocks::place(layout)
+            && let Some(room) = self.room[place].get().checked_sub(1)
+        {
+            self.room[place].set(room);
+            let block = block.cast::<Free>();
+            // SAFETY: the block is the caller's to give, and is large and aligned enough for a link.
+            unsafe { block.write(Free { next: self.free[place].get() }) };
+            self.free[place].set(Some(block));
+            return;
+        }
+        // SAFETY: the caller's contract.
+        unsafe { give_back(block, layout) };
+    }
+}
+
+/// What is allocated for a layout: its size in whole steps, so that blocks can be exchanged.
+const fn rounded(layout: Layout) -> Layout {
+    if Blocks::place(layout).is_none() {
+        return layout;
+    }
+    let size = layout.size().next_multiple_of(STEP);
+    match Layout::from_size_align(size, STEP) {
+        Ok(layout) => layout,
+        Err(_) => panic!("so small a size can be rounded"),
+    }
+}
+
+#[cold]
+fn fresh(layout: Layout) -> NonNull<u8> {
+    // SAFETY: a task has a header, so the layout is not empty.
+    let block = unsafe { alloc(rounded(layout)) };
+    NonNull::new(block).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+/// Frees a block on whatever thread.
+///
+/// # Safety
+/// As of [`Blocks::give`].
+pub(super) unsafe fn give_back(block: NonNull<u8>, layout: Layout) {
+    // SAFETY: `fresh` allocated it with this layout.
+    unsafe { dealloc(block.as_ptr(), rounded(layout)) };
+}
+
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        for (place, first) in self.free.iter().enumerate() {
+            let layout = Layout::from_size_align(place * STEP, STEP);
+            let layout = layout.expect("a size that was rounded");
+            while let Some(block) = first.get() {
+                // SAFETY: what is in the list is a block that nobody uses.
+                first.set(unsafe { block.as_ref() }.next);
+                // SAFETY: and it came from `fresh`, for a size of this place.
+                unsafe { give_back(block.cast(), layout) };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_serves_every_layout_of_its_size() {
+        let (blocks, small) = (Blocks::new(), Layout::from_size_align(65, 8).unwrap());
+        let first = blocks.take(small);
+        // SAFETY: it is 80 bytes long, and given back once.
+        unsafe { first.as_ptr().write_bytes(7, 80) };
+        // SAFETY: as above.
+        unsafe { blocks.give(first, small) };
+        let large = Layout::from_size_align(80, 16).unwrap();
+        let second = blocks.take(large);
+        assert!(KEPT == 0 || first == second);
+        // SAFETY: as above.
+        unsafe { blocks.give(second, large) };
+    }
+
+    #[test]
+    fn what_is_too_large_or_too_much_goes_back() {
+        let blocks = Blocks::new();
+        for (size, align, count) in [(4096, 8, 2), (128, 64, 2), (512, 8, 600)] {
+            let layout = Layout::from_size_align(size, align).unwrap();
+            let taken: Vec<_> = (0..count).map(|_| blocks.take(layout)).collect();
+            assert!(taken.iter().all(|block| block.as_ptr().addr() % align == 0));
+            // SAFETY: each is given back once.
+            taken.into_iter().for_each(|block| unsafe { blocks.give(block, layout) });
+        }
+    }
+}
