@@ -1,5 +1,6 @@
 //! The ticket of an operation with many answers.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -49,13 +50,47 @@ impl<T: Multishot> Answers<T> {
         }
     }
 
-    /// Takes what is parked, oldest first, then the end. After the end there is nothing to ask.
+    /// Takes what is parked, oldest first, then the end. Until the end the ticket goes to `place`,
+    /// also when the waker that is cloned for the wait panics.
     #[inline]
-    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Next<T>> {
-        match self.ring.poll_many::<T>(self.id, context) {
+    pub(crate) fn poll_in(
+        self,
+        place: &Cell<Option<Self>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Next<T>> {
+        let home = Homing { place, answers: Some(self) };
+        let Some(Answers { ring, id, .. }) = &home.answers else {
+            unreachable!("the ticket has just been put there")
+        };
+        match ring.poll_many::<T>(*id, context) {
             None => Poll::Pending,
             Some(Ok(item)) => Poll::Ready(Next::Item(item)),
-            Some(Err((op, cqe))) => Poll::Ready(Next::End(op.complete(cqe))),
+            Some(Err((op, cqe))) => {
+                home.end();
+                Poll::Ready(Next::End(op.complete(cqe)))
+            }
+        }
+    }
+}
+
+/// Brings a ticket to its place when it is dropped.
+struct Homing<'a, T: Multishot> {
+    place: &'a Cell<Option<Answers<T>>>,
+    answers: Option<Answers<T>>,
+}
+
+impl<T: Multishot> Homing<'_, T> {
+    /// The operation has ended, and its ticket with it.
+    fn end(mut self) {
+        self.answers = None;
+    }
+}
+
+impl<T: Multishot> Drop for Homing<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(answers) = self.answers.take() {
+            self.place.set(Some(answers));
         }
     }
 }

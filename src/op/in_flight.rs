@@ -4,8 +4,10 @@
 //!             1 insert                2 complete                3 take
 //!    Free ──────────────▶ Waiting ──────────────▶ Done ──────────────▶ Free
 //!                            │ 4 orphan             │ 4 orphan           ▲
-//!                            ▼                      └────────────────────┤
-//!                         Orphaned ───────────────────────────────────────┘
+//!                            ▼                      ▼                    │
+//!                         Orphaned              Unclaimed ───────────────┤
+//!                            │                        6 abandon, a lap   │
+//!                            └───────────────────────────────────────────┘
 //!                                     5 complete (and abandon)
 //! ```
 //!
@@ -59,6 +61,8 @@ pub(crate) enum State {
     Waiting,
     Orphaned,
     Done,
+    /// Done, and nobody will take it: to be abandoned with the next lap.
+    Unclaimed,
 }
 
 /// What a slot can do with the payload whose type it has forgotten.
@@ -76,15 +80,23 @@ pub(super) struct Slot {
     state: Cell<State>,
     /// Asked to be cancelled: it is not submitted again.
     cancelled: Cell<bool>,
-    /// In the list of pending cancels, by `next`.
+    /// In the list of chores, by `next`.
     linked: Cell<bool>,
-    /// The next free slot, or the next pending cancel.
+    /// The next free slot, or the next chore.
     next: Cell<u32>,
     /// The task whose poll submitted it.
     pub(super) task: Cell<u32>,
     note: UnsafeCell<Note>,
     vtable: Cell<Option<&'static Vtable>>,
     payload: UnsafeCell<MaybeUninit<[u64; INLINE / 8]>>,
+}
+
+/// What a lap does for a slot that somebody has left.
+pub(super) enum Chore {
+    /// Asks the kernel to end it.
+    Cancel(OpId),
+    /// Gives its answer back.
+    Abandon(OpId),
 }
 
 /// Whom the answer is for, until it has come; then the answer. The slot's state says which.
@@ -114,7 +126,8 @@ impl Slot {
 
     /// The place of the waker, while no last answer has come.
     fn waker(&self) -> *mut Option<Waker> {
-        assert!(self.state.get() != State::Done, "a slot that is done keeps an answer, no waker");
+        let answered = matches!(self.state.get(), State::Done | State::Unclaimed);
+        assert!(!answered, "a slot that is done keeps an answer, no waker");
         self.note.get().cast()
     }
 
@@ -131,8 +144,8 @@ impl Slot {
     }
 
     fn answer(&self) -> Cqe {
-        assert_eq!(self.state.get(), State::Done);
-        // SAFETY: in this state the note is an answer.
+        assert!(matches!(self.state.get(), State::Done | State::Unclaimed));
+        // SAFETY: in these states the note is an answer.
         let (result, flags) = unsafe { (*self.note.get()).answer };
         Cqe { user_data: 0, result, flags }
     }
@@ -217,8 +230,8 @@ pub(crate) struct InFlight {
     free: Cell<u32>,
     live: Cell<u32>,
     orphans: Cell<u32>,
-    /// Pending cancels, first come first served.
-    cancels: Cell<(u32, u32)>,
+    /// What the next lap has to do, first come first served.
+    chores: Cell<(u32, u32)>,
     leaked: Cell<bool>,
 }
 
@@ -241,7 +254,7 @@ impl InFlight {
             free: Cell::new(NONE),
             live: Cell::new(0),
             orphans: Cell::new(0),
-            cancels: Cell::new((NONE, NONE)),
+            chores: Cell::new((NONE, NONE)),
             leaked: Cell::new(false),
         })
     }
@@ -316,24 +329,29 @@ impl InFlight {
     /// 4 orphan: from now on nobody awaits it. Returns what was displaced.
     pub(super) fn orphan(&self, id: OpId) -> Option<Waker> {
         let slot = self.get(id).expect("a ticket's slot lives until it is orphaned");
+        self.orphans.set(self.orphans.get() + 1);
+        if slot.state.get() == State::Done {
+            slot.state.set(State::Unclaimed);
+            self.link(id.index, slot);
+            return None;
+        }
         assert_eq!(slot.state.get(), State::Waiting);
         slot.state.set(State::Orphaned);
-        self.orphans.set(self.orphans.get() + 1);
         self.cancel(id);
         slot.set_waker(None)
     }
 
-    /// The last answer of a slot that is done, for one that will abandon it.
-    pub(super) fn answer_of(&self, id: OpId) -> Cqe {
+    /// The last answer of a slot that nobody will take, for one that will abandon it.
+    pub(super) fn unclaimed(&self, id: OpId) -> Cqe {
         let slot = self.get(id).expect("the slot is done");
-        assert_eq!(slot.state.get(), State::Done);
+        assert_eq!(slot.state.get(), State::Unclaimed);
         slot.answer()
     }
 
     /// Frees a slot whose payload has been moved out.
     pub(super) fn free(&self, id: OpId) {
         let slot = self.get(id).expect("a slot is freed once");
-        if slot.state.get() == State::Orphaned {
+        if matches!(slot.state.get(), State::Orphaned | State::Unclaimed) {
             self.orphans.set(self.orphans.get() - 1);
         }
         slot.state.set(State::Free);
@@ -350,42 +368,49 @@ impl InFlight {
         slot.next.set(self.free.replace(index));
     }
 
-    /// Links a pending cancel through the slot itself, so that none can be lost.
+    /// Has an operation cancelled with the next lap.
     pub(super) fn cancel(&self, id: OpId) {
         let slot = self.get(id).expect("only what is in flight is cancelled");
-        if slot.cancelled.replace(true) || slot.linked.replace(true) {
+        if !slot.cancelled.replace(true) {
+            self.link(id.index, slot);
+        }
+    }
+
+    /// Links what the next lap has to do through the slot itself, so that nothing can be lost.
+    fn link(&self, index: u32, slot: &Slot) {
+        if slot.linked.replace(true) {
             return;
         }
         slot.next.set(NONE);
-        match self.cancels.get() {
-            (NONE, _) => self.cancels.set((id.index, id.index)),
+        match self.chores.get() {
+            (NONE, _) => self.chores.set((index, index)),
             (first, last) => {
-                self.at(last).next.set(id.index);
-                self.cancels.set((first, id.index));
+                self.at(last).next.set(index);
+                self.chores.set((first, index));
             }
         }
     }
 
-    pub(super) fn has_cancels(&self) -> bool {
-        self.cancels.get().0 != NONE
+    pub(super) fn has_chores(&self) -> bool {
+        self.chores.get().0 != NONE
     }
 
-    /// The next operation to cancel; those that have ended meanwhile are passed over.
-    pub(super) fn pop_cancel(&self) -> Option<OpId> {
+    /// The next thing to do; what has ended meanwhile is passed over.
+    pub(super) fn pop_chore(&self) -> Option<Chore> {
         loop {
-            let (first, last) = self.cancels.get();
+            let (first, last) = self.chores.get();
             if first == NONE {
                 return None;
             }
             let slot = self.at(first);
-            self.cancels.set(if first == last { (NONE, NONE) } else { (slot.next.get(), last) });
+            self.chores.set(if first == last { (NONE, NONE) } else { (slot.next.get(), last) });
             slot.linked.set(false);
+            let id = OpId { index: first, generation: slot.generation.get() };
             match slot.state.get() {
                 State::Free => self.release(first, slot),
                 State::Done => {}
-                State::Waiting | State::Orphaned => {
-                    return Some(OpId { index: first, generation: slot.generation.get() });
-                }
+                State::Unclaimed => return Some(Chore::Abandon(id)),
+                State::Waiting | State::Orphaned => return Some(Chore::Cancel(id)),
             }
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use io_uring::{opcode, types};
 
-use super::in_flight::{InFlight, OpId, Slot, State, locate};
+use super::in_flight::{Chore, InFlight, OpId, Slot, State, locate};
 use super::{Multishot, Op};
 use crate::buf::pool::Pool;
 use crate::driver::retired::Retired;
@@ -28,8 +28,9 @@ const CANCEL: u64 = OWN | 1;
 const DEADLINE: u64 = OWN | 2;
 const UPDATE: u64 = OWN | 3;
 
-/// Cancels that one lap hands over at most; the rest follow with the next, without a sleep between.
-const CANCELS_A_LAP: u32 = 256;
+/// Cancels and the like that one lap does at most; the rest follow with the next, without a sleep
+/// between.
+const CHORES_A_LAP: u32 = 256;
 
 /// Calls that one lap makes at most to have more cancels answered, once that many are in flight.
 const CATCH_UP: u32 = 64;
@@ -173,10 +174,12 @@ impl Ring {
 
     /// Wakes `waker` when this core closes a descriptor.
     pub(crate) fn wake_on_close(&self, waker: &Waker) {
-        let mut waiting = self.kernel.short_of_fds.borrow_mut();
         // Whoever asks again and again is woken once.
-        if !waiting.iter().any(|other| other.will_wake(waker)) {
-            waiting.push(waker.clone());
+        let known = self.kernel.short_of_fds.borrow().iter().any(|other| other.will_wake(waker));
+        if !known {
+            // Cloning runs the waker's code, so not under the borrow.
+            let waker = waker.clone();
+            self.kernel.short_of_fds.borrow_mut().push(waker);
         }
     }
 
@@ -290,8 +293,11 @@ impl Ring {
         match self.table.get(id).map(Slot::state) {
             Some(State::Waiting) => guard::discard(self.table.orphan(id)),
             Some(State::Done) => {
-                let cqe = self.table.answer_of(id);
-                self.abandon(id, cqe);
+                // To abandon may take memory or wake somebody; whoever drops is spared both.
+                self.table.orphan(id);
+                if forked() {
+                    self.abandon(id, self.table.unclaimed(id));
+                }
             }
             None => {}
             Some(state) => unreachable!("a ticket's operation is {state:?}"),
@@ -316,9 +322,9 @@ impl Ring {
         if forked() {
             return Err(Forked.into());
         }
-        self.push_cancels();
+        let abandoned = self.do_chores();
         let wait = match (wait, deadline) {
-            _ if self.table.has_cancels() => Wait::Poll,
+            _ if abandoned > 0 || self.table.has_chores() => Wait::Poll,
             (Wait::Block, Some(time)) if self.limits.deadline_in_wait => Wait::Until(time),
             (Wait::Block, Some(time)) => {
                 self.arm(time);
@@ -326,15 +332,14 @@ impl Ring {
             }
             (wait, _) => wait,
         };
-        let mut answered = self.trade(wait)?;
+        let mut answered = abandoned + self.trade(wait)?;
         // The kernel answers some twenty cancels a call: without this, a program that drops more
         // than that in each lap would have ever more operations in flight, and descriptors open.
         for _ in 0..CATCH_UP {
-            if self.table.orphans() < CANCELS_A_LAP {
+            if self.table.orphans() < CHORES_A_LAP {
                 break;
             }
-            self.push_cancels();
-            match self.trade(Wait::Poll)? {
+            match self.do_chores() + self.trade(Wait::Poll)? {
                 0 => break,
                 more => answered += more,
             }
@@ -350,7 +355,11 @@ impl Ring {
         if let Some(time) = deadline {
             self.arm(time);
         }
-        self.turn(Wait::Poll, None)
+        let mut answered = self.turn(Wait::Poll, None)?;
+        while self.table.has_chores() {
+            answered += self.turn(Wait::Poll, None)?;
+        }
+        Ok(answered)
     }
 
     /// The descriptor that is readable when there is something to trade.
@@ -372,11 +381,23 @@ impl Ring {
         result.map(|()| answered)
     }
 
-    fn push_cancels(&self) {
-        for _ in 0..CANCELS_A_LAP {
-            let Some(id) = self.table.pop_cancel() else { return };
-            self.push(opcode::AsyncCancel::new(id.user_data()).build().user_data(CANCEL));
+    /// Cancels and abandons what was left. Returns how many were abandoned: that may have woken
+    /// somebody.
+    fn do_chores(&self) -> usize {
+        let mut abandoned = 0;
+        for _ in 0..CHORES_A_LAP {
+            match self.table.pop_chore() {
+                None => break,
+                Some(Chore::Cancel(id)) => {
+                    self.push(opcode::AsyncCancel::new(id.user_data()).build().user_data(CANCEL));
+                }
+                Some(Chore::Abandon(id)) => {
+                    self.abandon(id, self.table.unclaimed(id));
+                    abandoned += 1;
+                }
+            }
         }
+        abandoned
     }
 
     /// Sees to it that a TIMEOUT ends the sleep at `time`; an earlier one is left alone.
@@ -473,25 +494,28 @@ impl Ring {
     /// Whether one more operation that starts new work may be submitted now.
     pub(super) fn admits(&self, ticket: &mut Option<u64>, context: &Context<'_>) -> bool {
         let room = self.table.live() < self.limits.live;
+        if room && ticket.is_none() && self.line.borrow().is_empty() {
+            return true;
+        }
+        // Cloning runs the waker's code, so before the borrow; what is displaced goes after it.
+        let waker = context.waker().clone();
         let mut line = self.line.borrow_mut();
         let place = ticket.map(|ticket| line.binary_search_by_key(&ticket, |entry| entry.0));
-        match place {
-            // Called forward, or nobody is in the line.
-            Some(Err(_)) if room => return true,
-            None if room && line.is_empty() => return true,
-            Some(Ok(place)) => {
-                let displaced = std::mem::replace(&mut line[place].1, context.waker().clone());
-                drop(line);
-                guard::discard(Some(displaced));
-            }
+        let (admitted, displaced) = match place {
+            // Called forward.
+            Some(Err(_)) if room => (true, Some(waker)),
+            Some(Ok(place)) => (false, Some(std::mem::replace(&mut line[place].1, waker))),
             _ => {
                 let number = self.tickets.replace(self.tickets.get() + 1);
                 *ticket = Some(number);
-                line.push_back((number, context.waker().clone()));
+                line.push_back((number, waker));
                 self.someone_waits.set(true);
+                (false, None)
             }
-        }
-        false
+        };
+        drop(line);
+        guard::discard(displaced);
+        admitted
     }
 
     /// Leaves the line; whoever was called forward and does not come passes the call on.
@@ -536,7 +560,7 @@ impl Ring {
         for id in live {
             match self.table.get(id).map(Slot::state) {
                 Some(State::Waiting | State::Done) => self.orphan(id),
-                Some(State::Orphaned | State::Free) | None => {}
+                Some(State::Orphaned | State::Unclaimed | State::Free) | None => {}
             }
         }
         let start = self.now();

@@ -123,7 +123,7 @@ struct Accepting<'a>(&'a Fd<State>);
 impl Accepting<'_> {
     fn poll(&self, context: &mut Context<'_>) -> Poll<Ended> {
         let armed = &self.0.armed;
-        let mut answers = match armed.take() {
+        let answers = match armed.take() {
             Some(answers) => answers,
             None => {
                 let accept = AcceptMany { fd: self.0.clone(), parked: VecDeque::new() };
@@ -133,15 +133,9 @@ impl Accepting<'_> {
                 }
             }
         };
-        match answers.poll_next(context) {
-            Poll::Pending => {
-                armed.set(Some(answers));
-                Poll::Pending
-            }
-            Poll::Ready(Next::Item(connection)) => {
-                armed.set(Some(answers));
-                Poll::Ready(Ended::Connection(connection))
-            }
+        match answers.poll_in(armed, context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Next::Item(connection)) => Poll::Ready(Ended::Connection(connection)),
             Poll::Ready(Next::End(ended)) => Poll::Ready(ended),
         }
     }

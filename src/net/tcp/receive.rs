@@ -81,16 +81,10 @@ impl Inbound {
 
     /// Takes what the multishot receive has brought, or waits for it.
     #[inline]
-    fn poll(&self, mut answers: Answers<ReceiveMany>, context: &mut Context<'_>) -> Poll<Ended> {
-        match answers.poll_next(context) {
-            Poll::Pending => {
-                self.armed.set(Some(answers));
-                Poll::Pending
-            }
-            Poll::Ready(Next::Item(bytes)) => {
-                self.armed.set(Some(answers));
-                Poll::Ready(Ended::Bytes(bytes))
-            }
+    fn poll(&self, answers: Answers<ReceiveMany>, context: &mut Context<'_>) -> Poll<Ended> {
+        match answers.poll_in(&self.armed, context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Next::Item(bytes)) => Poll::Ready(Ended::Bytes(bytes)),
             Poll::Ready(Next::End(ended)) => Poll::Ready(ended),
         }
     }

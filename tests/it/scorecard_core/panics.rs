@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::time::Duration;
 
 use quoit::net::{TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use quoit::task::yield_now;
 use quoit::time::{call_later, sleep};
 
 use super::{assert_fruitful, silence_planted_panics};
-use crate::loopback::{lap, pair, scaled};
+use crate::loopback::{lap, listen, pair, scaled};
 use crate::quarantine::{PIECE, QuarantineBuf, violations};
 use crate::support::{Ledger, Watch, isolated, ledger, settle};
 
@@ -252,6 +252,48 @@ async fn healthy(number: usize, rounds: usize, streams: Option<(TcpStream, std::
             None => yield_now().await,
         }
     }
+}
+
+/// A waker whose clones panic.
+fn uncloneable() -> Waker {
+    const VTABLE: RawWakerVTable =
+        RawWakerVTable::new(|_| panic!("planted: in a clone"), |_| (), |_| (), |_| ());
+    // SAFETY: the functions use no data.
+    unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &VTABLE)) }
+}
+
+/// Polls `future` once with a waker that it cannot keep.
+fn poll_in_vain<F: Future>(future: std::pin::Pin<&mut F>) {
+    let waker = uncloneable();
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        let _ = future.poll(&mut Context::from_waker(&waker));
+    }));
+    assert!(polled.is_err(), "the waker was not needed");
+}
+
+#[test]
+fn s17_a_waker_that_cannot_be_cloned_loses_neither_bytes_nor_connections() {
+    isolated(|| {
+        silence_planted_panics();
+        ledger(Builder::new(), async || {
+            let (listener, address) = listen().await;
+            for round in 0..100 {
+                poll_in_vain(pin!(listener.accept()));
+                poll_with(Waker::noop().clone(), pin!(listener.accept()));
+                poll_in_vain(pin!(listener.accept()));
+                let mut peer = std::net::TcpStream::connect(address).unwrap();
+                let (stream, _) = listener.accept().await.unwrap();
+                poll_in_vain(pin!(stream.recv()));
+                poll_with(Waker::noop().clone(), pin!(stream.recv()));
+                poll_in_vain(pin!(stream.recv()));
+                if round % 2 == 0 {
+                    poll_in_vain(pin!(stream.read(vec![0; 4])));
+                }
+                peer.write_all(b"all of it").unwrap();
+                assert_eq!(stream.read_exact(vec![0; 9]).await.unwrap(), b"all of it");
+            }
+        });
+    });
 }
 
 #[test]
