@@ -161,7 +161,9 @@ impl Pool {
         let taken = self.leased[usize::from(bid)].replace(true);
         assert!(!taken, "the kernel picked buffer {bid}, which is leased");
         self.leases.set(self.leases.get() + 1);
-        PooledBuf { pool: Some(Rc::clone(self)), start: self.buffer(bid), len: len as u16, bid }
+        let share = Rc::into_raw(Rc::clone(self)).cast_mut();
+        let owner = NonNull::new(share.cast()).expect("an Rc is somewhere");
+        PooledBuf { owner, start: 0, len: len as u16, bid, home: Home::Pool }
     }
 
     #[inline]
@@ -180,14 +182,26 @@ impl Pool {
 /// [`advance`](PooledBuf::advance), and read as a slice. Dropping it gives the buffer back; while
 /// many are kept, further receives use the heap.
 pub struct PooledBuf {
-    /// `None`: the bytes are in a box of their own, of `SIZE` bytes.
-    pool: Option<Rc<Pool>>,
-    start: NonNull<u8>,
+    /// The pool, as `Rc::into_raw` gives it, or the memory itself: `home` says which.
+    owner: NonNull<()>,
+    /// Where the bytes begin in the buffer.
+    start: u16,
     len: u16,
     bid: u16,
+    home: Home,
 }
 
-const _: () = assert!(size_of::<PooledBuf>() == 24 && SIZE <= u16::MAX as usize);
+/// Where the bytes are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Home {
+    /// In a buffer of the pool, of which this holds a share.
+    Pool,
+    /// In a box of their own, of `SIZE` bytes.
+    Heap,
+}
+
+// A server's tasks have room for some of them each.
+const _: () = assert!(size_of::<Option<PooledBuf>>() == 16 && SIZE <= u16::MAX as usize);
 
 impl PooledBuf {
     /// Copies bytes into heap memory. There are at most [`SIZE`].
@@ -202,8 +216,20 @@ impl PooledBuf {
         let len = memory.len();
         assert!(len <= SIZE, "a buffer holds {SIZE} bytes, not {len}");
         memory.resize(SIZE, 0);
-        let start = NonNull::from(Box::leak(memory.into_boxed_slice())).cast();
-        PooledBuf { pool: None, start, len: len as u16, bid: 0 }
+        let owner = NonNull::from(Box::leak(memory.into_boxed_slice())).cast();
+        PooledBuf { owner, start: 0, len: len as u16, bid: 0, home: Home::Heap }
+    }
+
+    /// The first of the bytes.
+    #[inline]
+    fn first(&self) -> NonNull<u8> {
+        let buffer = match self.home {
+            // SAFETY: the owner is a pool, and this holds a share of it.
+            Home::Pool => unsafe { self.owner.cast::<Pool>().as_ref() }.buffer(self.bid),
+            Home::Heap => self.owner.cast(),
+        };
+        // SAFETY: `start` is within the buffer, or one past its end.
+        unsafe { buffer.add(usize::from(self.start)) }
     }
 
     /// Consumes `count` bytes from the front.
@@ -212,19 +238,14 @@ impl PooledBuf {
     /// If there are fewer.
     pub fn advance(&mut self, count: usize) {
         assert!(count <= self.len(), "{count} bytes were consumed of {}", self.len());
-        // SAFETY: the result is within the buffer, or one past its end.
-        self.start = unsafe { self.start.add(count) };
+        self.start += count as u16;
         self.len -= count as u16;
-        if self.pool.is_none() {
-            // A buffer of the heap counts here how far it was advanced.
-            self.bid += count as u16;
-        }
     }
 
     /// Whether the bytes are in one of the core's buffers, not on the heap.
     #[must_use]
     pub fn is_lease(&self) -> bool {
-        self.pool.is_some()
+        self.home == Home::Pool
     }
 }
 
@@ -234,14 +255,14 @@ impl Deref for PooledBuf {
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: the kernel filled these bytes, and only this lease refers to them.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), usize::from(self.len)) }
+        unsafe { std::slice::from_raw_parts(self.first().as_ptr(), usize::from(self.len)) }
     }
 }
 
 impl DerefMut for PooledBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), usize::from(self.len)) }
+        unsafe { std::slice::from_raw_parts_mut(self.first().as_ptr(), usize::from(self.len)) }
     }
 }
 
@@ -262,27 +283,30 @@ impl std::fmt::Debug for PooledBuf {
 
 // SAFETY: the bytes stay where they are until the lease is dropped, and it is the only one.
 unsafe impl IoBuf for PooledBuf {
+    #[inline]
     fn buf_ptr(&self) -> *const u8 {
-        self.start.as_ptr()
+        self.first().as_ptr()
     }
 
+    #[inline]
     fn buf_len(&self) -> usize {
-        self.len()
+        usize::from(self.len)
     }
 }
 
 impl Drop for PooledBuf {
     #[inline]
     fn drop(&mut self) {
-        match &self.pool {
-            Some(pool) => pool.give_back(self.bid),
-            None => {
-                // SAFETY: `from_heap` leaked a box of SIZE bytes, and `bid` says how far it was
-                // advanced since.
-                drop(unsafe {
-                    let base = self.start.sub(usize::from(self.bid)).as_ptr();
-                    Box::from_raw(ptr::slice_from_raw_parts_mut(base, SIZE))
-                });
+        match self.home {
+            Home::Pool => {
+                // SAFETY: `lease` made the pointer of a share of the pool, which ends here.
+                let pool = unsafe { Rc::from_raw(self.owner.cast::<Pool>().as_ptr()) };
+                pool.give_back(self.bid);
+            }
+            Home::Heap => {
+                let memory = ptr::slice_from_raw_parts_mut(self.owner.cast().as_ptr(), SIZE);
+                // SAFETY: `from_heap` leaked a box of so many bytes.
+                drop(unsafe { Box::<[u8]>::from_raw(memory) });
             }
         }
     }

@@ -3,40 +3,96 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::sys::guard;
 
-/// A right that one holder has at a time. It protects nothing by itself.
-#[derive(Default)]
-pub(crate) struct Turn {
-    held: Cell<bool>,
-    /// Made when somebody has to wait for the first time, so a turn that nobody contends is small.
-    line: Cell<Option<Box<Line>>>,
+/// Several rights that one holder each has at a time. They protect nothing by themselves.
+///
+/// A connection has two of them, and there are many connections: what is rare, the lines and `R`,
+/// lies in one box, which is made when it is needed first.
+pub(crate) struct Turns<const N: usize, R = ()> {
+    held: [Cell<bool>; N],
+    rare: Cell<Option<Box<Rare<N, R>>>>,
 }
 
-#[derive(Default)]
-struct Line {
-    next_ticket: u64,
-    waiting: VecDeque<(u64, Waker)>,
-    /// Who was called forward and has not come yet; the turn is held for them.
-    called: Option<u64>,
+struct Rare<const N: usize, R> {
+    lines: [Line; N],
+    rest: R,
 }
+
+/// One of the rights.
+pub(crate) struct Turn<'a, const N: usize, R> {
+    turns: &'a Turns<N, R>,
+    which: usize,
+}
+
+struct Line {
+    next_ticket: Number,
+    waiting: VecDeque<(Number, Waker)>,
+    /// Who was called forward and has not come yet; the turn is held for them.
+    called: Option<Number>,
+}
+
+type Number = NonZeroU64;
 
 /// A place in the line, kept by whoever waits. `None` before the first wait.
-pub(crate) type Ticket = Option<u64>;
+pub(crate) type Ticket = Option<Number>;
 
-impl Turn {
+impl<const N: usize, R> Default for Turns<N, R> {
+    fn default() -> Self {
+        Turns { held: [const { Cell::new(false) }; N], rare: Cell::new(None) }
+    }
+}
+
+impl<const N: usize, R: Default> Turns<N, R> {
+    #[inline]
+    pub(crate) fn turn(&self, which: usize) -> Turn<'_, N, R> {
+        Turn { turns: self, which }
+    }
+
+    /// Calls `f` with what is rare, if it was ever needed. `f` runs nothing of a user.
+    #[inline]
+    pub(crate) fn if_any<T>(&self, f: impl FnOnce(&mut R) -> Option<T>) -> Option<T> {
+        let mut rare = self.rare.take()?;
+        let result = f(&mut rare.rest);
+        self.rare.set(Some(rare));
+        result
+    }
+
+    /// Calls `f` with what is rare. `f` runs nothing of a user.
+    pub(crate) fn with_rest<T>(&self, f: impl FnOnce(&mut R) -> T) -> T {
+        self.with_rare(|rare| f(&mut rare.rest))
+    }
+
+    /// Takes the box out for a moment; `f` runs nothing of a user.
+    fn with_rare<T>(&self, f: impl FnOnce(&mut Rare<N, R>) -> T) -> T {
+        let mut rare = self.rare.take().unwrap_or_else(|| {
+            Box::new(Rare { lines: [const { Line::new() }; N], rest: R::default() })
+        });
+        let result = f(&mut rare);
+        self.rare.set(Some(rare));
+        result
+    }
+}
+
+impl<'a, const N: usize, R: Default> Turn<'a, N, R> {
     /// Waits for the turn. Dropping the future leaves the line.
-    pub(crate) fn take(&self) -> impl Future<Output = ()> {
+    pub(crate) fn take(self) -> impl Future<Output = ()> + use<'a, N, R> {
         Take { turn: self, ticket: None }
+    }
+
+    #[inline]
+    fn held(&self) -> &'a Cell<bool> {
+        &self.turns.held[self.which]
     }
 
     /// Takes the turn, or a place in the line.
     #[inline]
     pub(crate) fn poll_take(&self, ticket: &mut Ticket, context: &Context<'_>) -> Poll<()> {
-        if ticket.is_none() && !self.held.replace(true) {
+        if ticket.is_none() && !self.held().replace(true) {
             return Poll::Ready(());
         }
         // Cloned here, and the old one dropped here: neither runs while the line is out.
@@ -47,22 +103,23 @@ impl Turn {
     /// Gives the turn to the next in line.
     #[inline]
     pub(crate) fn release(&self) {
-        assert!(self.held.get(), "a turn is released by its holder");
-        match self.line.take() {
-            Some(line) => self.call(line),
-            None => self.held.set(false),
+        assert!(self.held().get(), "a turn is released by its holder");
+        match self.turns.rare.take() {
+            Some(rare) => self.call(rare),
+            None => self.held().set(false),
         }
     }
 
     #[cold]
-    fn call(&self, mut line: Box<Line>) {
+    fn call(&self, mut rare: Box<Rare<N, R>>) {
+        let line = &mut rare.lines[self.which];
         let next = line.waiting.pop_front();
         line.called = next.as_ref().map(|(number, _)| *number);
-        self.line.set(Some(line));
+        self.turns.rare.set(Some(rare));
         match next {
             // The turn stays held, for the one that was called.
             Some((_, waker)) => guard::wake(waker),
-            None => self.held.set(false),
+            None => self.held().set(false),
         }
     }
 
@@ -75,7 +132,7 @@ impl Turn {
     }
 
     #[cold]
-    fn leave_as(&self, number: u64) {
+    fn leave_as(&self, number: Number) {
         let (called, waker) = self.with_line(|line| line.leave(number));
         guard::discard(waker);
         if called {
@@ -83,44 +140,44 @@ impl Turn {
         }
     }
 
-    /// Takes the line out for a moment; `f` runs nothing of a user.
-    fn with_line<R>(&self, f: impl FnOnce(&mut Line) -> R) -> R {
-        let mut line = self.line.take().unwrap_or_default();
-        let result = f(&mut line);
-        self.line.set(Some(line));
-        result
+    fn with_line<T>(&self, f: impl FnOnce(&mut Line) -> T) -> T {
+        self.turns.with_rare(|rare| f(&mut rare.lines[self.which]))
     }
 }
 
-struct Take<'a> {
-    turn: &'a Turn,
+struct Take<'a, const N: usize, R: Default> {
+    turn: Turn<'a, N, R>,
     ticket: Ticket,
 }
 
-impl Future for Take<'_> {
+impl<const N: usize, R: Default> Future for Take<'_, N, R> {
     type Output = ();
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let turn = self.turn;
-        turn.poll_take(&mut self.ticket, context)
+        let this = &mut *self;
+        this.turn.poll_take(&mut this.ticket, context)
     }
 }
 
-impl Drop for Take<'_> {
+impl<const N: usize, R: Default> Drop for Take<'_, N, R> {
     fn drop(&mut self) {
         self.turn.leave(&mut self.ticket);
     }
 }
 
 impl Line {
+    const fn new() -> Self {
+        Line { next_ticket: Number::MIN, waiting: VecDeque::new(), called: None }
+    }
+
     /// Comes forward if called, otherwise stands in the line with `waker`.
     fn wait(&mut self, ticket: &mut Ticket, waker: &mut Waker) -> Poll<()> {
         let Some(number) = *ticket else {
             *ticket = Some(self.next_ticket);
             let waker = std::mem::replace(waker, Waker::noop().clone());
             self.waiting.push_back((self.next_ticket, waker));
-            self.next_ticket += 1;
+            self.next_ticket = self.next_ticket.saturating_add(1);
             return Poll::Pending;
         };
         if self.called == Some(number) {
@@ -135,7 +192,7 @@ impl Line {
     }
 
     /// Whether that one was called, and the waker to drop.
-    fn leave(&mut self, number: u64) -> (bool, Option<Waker>) {
+    fn leave(&mut self, number: Number) -> (bool, Option<Waker>) {
         if self.called == Some(number) {
             self.called = None;
             return (true, None);
@@ -156,7 +213,8 @@ mod tests {
 
     #[test]
     fn a_turn_goes_to_whoever_came_first() {
-        let turn = Turn::default();
+        let turns = Turns::<2>::default();
+        let turn = turns.turn(1);
         let (mut first, mut second, mut third) = (None, None, None);
         assert!(turn.poll_take(&mut first, &context()).is_ready());
         assert!(turn.poll_take(&mut second, &context()).is_pending());
@@ -172,7 +230,8 @@ mod tests {
 
     #[test]
     fn whoever_leaves_when_called_passes_the_turn_on() {
-        let turn = Turn::default();
+        let turns = Turns::<2>::default();
+        let turn = turns.turn(1);
         let (mut first, mut second, mut third) = (None, None, None);
         assert!(turn.poll_take(&mut first, &context()).is_ready());
         assert!(turn.poll_take(&mut second, &context()).is_pending());
@@ -185,7 +244,8 @@ mod tests {
 
     #[test]
     fn a_newcomer_does_not_overtake_the_one_that_was_called() {
-        let turn = Turn::default();
+        let turns = Turns::<2>::default();
+        let turn = turns.turn(1);
         let (mut first, mut second, mut newcomer) = (None, None, None);
         assert!(turn.poll_take(&mut first, &context()).is_ready());
         assert!(turn.poll_take(&mut second, &context()).is_pending());

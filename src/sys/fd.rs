@@ -5,6 +5,7 @@
 //! a file that was opened later under the same number.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -17,17 +18,21 @@ use crate::sys::{current, guard};
 pub(crate) struct Home {
     pub(crate) core: u64,
     close: Box<dyn Fn(RawFd) -> io::Result<()>>,
+    /// Those who wait to have a descriptor for themselves: few, so not beside each descriptor.
+    waiting: Cell<BTreeMap<RawFd, Waker>>,
 }
 
 impl Home {
     pub(crate) fn new(core: u64, close: impl Fn(RawFd) -> io::Result<()> + 'static) -> Self {
-        Home { core, close: Box::new(close) }
+        Home { core, close: Box::new(close), waiting: Cell::default() }
     }
 }
 
 /// A descriptor that nobody shares yet; dropping it closes the number.
 pub(crate) struct OwnedFd {
     raw: RawFd,
+    /// Somebody waits to be the only one that shares it. Here, because here is room for it.
+    awaited: Cell<bool>,
     home: Rc<Home>,
 }
 
@@ -35,7 +40,7 @@ impl OwnedFd {
     /// Takes over `raw`, which nobody else may close any more.
     pub(crate) fn new(raw: RawFd, home: Rc<Home>) -> Self {
         assert!(raw >= 0, "{raw} is not a descriptor");
-        OwnedFd { raw, home }
+        OwnedFd { raw, awaited: Cell::new(false), home }
     }
 
     pub(crate) fn raw(&self) -> RawFd {
@@ -52,6 +57,23 @@ impl OwnedFd {
         (home.close)(raw)
     }
 
+    fn wait(&self, waker: Waker) {
+        self.awaited.set(true);
+        let mut waiting = self.home.waiting.take();
+        let displaced = waiting.insert(self.raw, waker);
+        self.home.waiting.set(waiting);
+        guard::discard(displaced);
+    }
+
+    #[cold]
+    fn end_wait(&self) -> Option<Waker> {
+        self.awaited.set(false);
+        let mut waiting = self.home.waiting.take();
+        let waker = waiting.remove(&self.raw);
+        self.home.waiting.set(waiting);
+        waker
+    }
+
     fn into_parts(mut self) -> (RawFd, Rc<Home>) {
         let home = Rc::clone(&self.home);
         (std::mem::replace(&mut self.raw, -1), home)
@@ -61,6 +83,9 @@ impl OwnedFd {
 impl Drop for OwnedFd {
     fn drop(&mut self) {
         if self.raw >= 0 {
+            if self.awaited.get() {
+                guard::discard(self.end_wait());
+            }
             // A handle that is dropped has nobody left to tell; `close` is there for those who ask.
             let _ = (self.home.close)(self.raw);
         }
@@ -74,12 +99,11 @@ struct Shared<S> {
     // The state goes first: it may still name the number when it is dropped.
     state: S,
     fd: OwnedFd,
-    closing: Cell<Option<Box<Waker>>>,
 }
 
 impl<S> Fd<S> {
     pub(crate) fn new(fd: OwnedFd, state: S) -> Self {
-        Fd(Rc::new(Shared { state, fd, closing: Cell::new(None) }))
+        Fd(Rc::new(Shared { state, fd }))
     }
 
     /// The number, for a request that is about to be pushed by the holder of this share.
@@ -117,7 +141,7 @@ impl<S> Fd<S> {
             if self.is_only_share() {
                 return Poll::Ready(());
             }
-            drop(self.0.closing.replace(Some(Box::new(context.waker().clone()))));
+            self.0.fd.wait(context.waker().clone());
             Poll::Pending
         })
         .await;
@@ -174,11 +198,9 @@ impl<S> Drop for Fd<S> {
     #[inline]
     fn drop(&mut self) {
         // Two shares: this one, and the one that `alone` waits with.
-        if Rc::strong_count(&self.0) == 2
-            && let Some(waker) = self.0.closing.take()
-        {
+        if Rc::strong_count(&self.0) == 2 && self.0.fd.awaited.get() {
             // The share goes only after this call; the wake is a request to look again later.
-            guard::wake(*waker);
+            self.0.fd.end_wait().into_iter().for_each(guard::wake);
         }
     }
 }

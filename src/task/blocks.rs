@@ -4,18 +4,21 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::Cell;
 use std::ptr::NonNull;
 
-/// Sizes are counted in steps of so many bytes, as allocators do.
+/// Sizes are counted in steps of so many bytes, less a word: that is what the usual allocators add.
 const STEP: usize = 16;
+const WORD: usize = 8;
 /// Larger blocks are not kept.
-const LARGEST: usize = 512;
+const LARGEST: usize = 512 - WORD;
+/// How many sizes there are.
+const PLACES: usize = (LARGEST + WORD) / STEP + 1;
 /// Bytes kept of one size. None where a tool looks for memory that is used after it was freed.
 const KEPT: usize = if cfg!(any(debug_assertions, loom)) { 0 } else { 256 * 1024 };
 
 /// The blocks of one core that are free, by size.
 pub(super) struct Blocks {
-    free: [Cell<Option<NonNull<Free>>>; LARGEST / STEP + 1],
+    free: [Cell<Option<NonNull<Free>>>; PLACES],
     /// How many more of each size may be kept.
-    room: [Cell<u16>; LARGEST / STEP + 1],
+    room: [Cell<u16>; PLACES],
 }
 
 /// The head of a block that is free.
@@ -26,18 +29,18 @@ struct Free {
 impl Blocks {
     pub(super) fn new() -> Self {
         let mut size = 0;
-        let room = [(); LARGEST / STEP + 1].map(|()| {
+        let room = [(); PLACES].map(|()| {
             let blocks = KEPT.checked_div(size).unwrap_or(0);
             size += STEP;
             Cell::new(blocks as u16)
         });
-        Blocks { free: [const { Cell::new(None) }; LARGEST / STEP + 1], room }
+        Blocks { free: [const { Cell::new(None) }; PLACES], room }
     }
 
     #[inline(always)]
     const fn place(layout: Layout) -> Option<usize> {
-        let place = layout.size().div_ceil(STEP);
-        if place <= LARGEST / STEP && layout.align() <= STEP { Some(place) } else { None }
+        let place = (layout.size() + WORD).div_ceil(STEP);
+        if place < PLACES && layout.align() <= WORD { Some(place) } else { None }
     }
 
     /// A block for `layout`, which is not empty.
@@ -76,13 +79,16 @@ impl Blocks {
 
 /// What is allocated for a layout: its size in whole steps, so that blocks can be exchanged.
 const fn rounded(layout: Layout) -> Layout {
-    if Blocks::place(layout).is_none() {
-        return layout;
+    match Blocks::place(layout) {
+        Some(place) => of_place(place),
+        None => layout,
     }
-    let size = layout.size().next_multiple_of(STEP);
-    match Layout::from_size_align(size, STEP) {
+}
+
+const fn of_place(place: usize) -> Layout {
+    match Layout::from_size_align(place * STEP - WORD, WORD) {
         Ok(layout) => layout,
-        Err(_) => panic!("so small a size can be rounded"),
+        Err(_) => panic!("so small a size is a layout"),
     }
 }
 
@@ -105,13 +111,11 @@ pub(super) unsafe fn give_back(block: NonNull<u8>, layout: Layout) {
 impl Drop for Blocks {
     fn drop(&mut self) {
         for (place, first) in self.free.iter().enumerate() {
-            let layout = Layout::from_size_align(place * STEP, STEP);
-            let layout = layout.expect("a size that was rounded");
             while let Some(block) = first.get() {
                 // SAFETY: what is in the list is a block that nobody uses.
                 first.set(unsafe { block.as_ref() }.next);
                 // SAFETY: and it came from `fresh`, for a size of this place.
-                unsafe { give_back(block.cast(), layout) };
+                unsafe { give_back(block.cast(), of_place(place)) };
             }
         }
     }
@@ -123,13 +127,13 @@ mod tests {
 
     #[test]
     fn a_block_serves_every_layout_of_its_size() {
-        let (blocks, small) = (Blocks::new(), Layout::from_size_align(65, 8).unwrap());
+        let (blocks, small) = (Blocks::new(), Layout::from_size_align(73, 8).unwrap());
         let first = blocks.take(small);
-        // SAFETY: it is 80 bytes long, and given back once.
-        unsafe { first.as_ptr().write_bytes(7, 80) };
+        // SAFETY: it is 88 bytes long, and given back once.
+        unsafe { first.as_ptr().write_bytes(7, 88) };
         // SAFETY: as above.
         unsafe { blocks.give(first, small) };
-        let large = Layout::from_size_align(80, 16).unwrap();
+        let large = Layout::from_size_align(88, 4).unwrap();
         let second = blocks.take(large);
         assert!(KEPT == 0 || first == second);
         // SAFETY: as above.
@@ -139,7 +143,7 @@ mod tests {
     #[test]
     fn what_is_too_large_or_too_much_goes_back() {
         let blocks = Blocks::new();
-        for (size, align, count) in [(4096, 8, 2), (128, 64, 2), (512, 8, 600)] {
+        for (size, align, count) in [(4096, 8, 2), (128, 64, 2), (504, 8, 600), (505, 8, 2)] {
             let layout = Layout::from_size_align(size, align).unwrap();
             let taken: Vec<_> = (0..count).map(|_| blocks.take(layout)).collect();
             assert!(taken.iter().all(|block| block.as_ptr().addr() % align == 0));

@@ -18,84 +18,71 @@ impl TaskId {
 
 const NOWHERE: u32 = u32::MAX;
 
-/// Sixteen bytes, each field read as it was written: `slab` would need 24, or packed ones, whose
-/// reads wait for two stores.
-struct Entry {
-    header: Option<NonNull<Header>>,
-    life: u32,
-    /// The next free place.
-    next: u32,
-}
-
-const _: () = assert!(size_of::<Entry>() == 16);
-
 /// Finds tasks by name. It owns none of them.
+///
+/// Twelve bytes a task: `slab` would need 24, or packed entries, whose reads wait for two stores.
 pub(super) struct Table {
-    entries: Vec<Entry>,
-    free: u32,
-    len: usize,
+    headers: Vec<Option<NonNull<Header>>>,
+    /// Of each place, which life it is in.
+    lives: Vec<u32>,
+    free: Vec<u32>,
 }
 
 impl Table {
     pub(super) const fn new() -> Self {
-        Table { entries: Vec::new(), free: NOWHERE, len: 0 }
+        Table { headers: Vec::new(), lives: Vec::new(), free: Vec::new() }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.headers.len() - self.free.len()
     }
 
     /// Gives `header` a name.
     #[inline]
     pub(super) fn insert(&mut self, header: NonNull<Header>) -> TaskId {
-        self.len += 1;
-        let key = self.free;
-        match self.entries.get_mut(key as usize) {
-            Some(entry) => {
-                self.free = entry.next;
-                entry.header = Some(header);
-                TaskId { key, life: entry.life }
-            }
-            None => self.grow(header),
-        }
+        let Some(key) = self.free.pop() else { return self.grow(header) };
+        let place = key as usize;
+        self.headers[place] = Some(header);
+        TaskId { key, life: self.lives[place] }
     }
 
     #[cold]
     fn grow(&mut self, header: NonNull<Header>) -> TaskId {
-        let key = u32::try_from(self.entries.len()).ok().filter(|key| *key != NOWHERE);
+        let key = u32::try_from(self.headers.len()).ok().filter(|key| *key != NOWHERE);
         let key = key.expect("a core has fewer than 2^32 tasks");
-        self.entries.push(Entry { header: Some(header), life: 0, next: NOWHERE });
+        self.headers.push(Some(header));
+        self.lives.push(0);
         TaskId { key, life: 0 }
     }
 
     #[inline]
     pub(super) fn get(&self, id: TaskId) -> Option<NonNull<Header>> {
-        self.entries.get(id.key as usize).filter(|entry| entry.life == id.life)?.header
+        let place = id.key as usize;
+        if *self.lives.get(place)? == id.life { self.headers[place] } else { None }
     }
 
     /// The name of `header`, if it is what is at `key`.
     #[inline]
     pub(super) fn name(&self, key: u32, header: NonNull<Header>) -> Option<TaskId> {
-        let entry = self.entries.get(key as usize)?;
-        (entry.header == Some(header)).then_some(TaskId { key, life: entry.life })
+        let place = key as usize;
+        let life = *self.lives.get(place)?;
+        (self.headers[place] == Some(header)).then_some(TaskId { key, life })
     }
 
     /// Ends the life of a name.
     #[inline]
     pub(super) fn remove(&mut self, key: u32) {
-        let entry = &mut self.entries[key as usize];
-        assert!(entry.header.take().is_some(), "a task leaves the table once");
+        let place = key as usize;
+        assert!(self.headers[place].take().is_some(), "a task leaves the table once");
         // Wrapping is harmless: nobody keeps a handle for 2^32 lives of its place.
-        entry.life = entry.life.wrapping_add(1);
-        entry.next = self.free;
-        self.free = key;
-        self.len -= 1;
+        self.lives[place] = self.lives[place].wrapping_add(1);
+        self.free.push(key);
     }
 
     /// The first task at or behind the place `from`, and that place.
     pub(super) fn next(&self, from: usize) -> Option<(usize, NonNull<Header>)> {
-        let behind = self.entries.iter().enumerate().skip(from);
-        behind.filter_map(|(place, entry)| Some((place, entry.header?))).next()
+        let behind = self.headers.iter().enumerate().skip(from);
+        behind.filter_map(|(place, header)| Some((place, (*header)?))).next()
     }
 }
 

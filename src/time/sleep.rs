@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -65,8 +66,10 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 pub struct Sleep {
     deadline: u64,
     /// The core and the timer there, from the first poll to the end.
-    timer: Option<(u64, Key)>,
+    timer: Option<(NonZeroU64, Key)>,
 }
+
+const _: () = assert!(size_of::<Sleep>() == 24);
 
 impl Sleep {
     /// When it ends.
@@ -92,7 +95,7 @@ impl Sleep {
     #[inline]
     fn cancel(&mut self) {
         if let Some((core, key)) = self.timer.take() {
-            timers::cancel(core, key);
+            timers::cancel(core.get(), key);
         }
     }
 
@@ -110,7 +113,7 @@ impl Sleep {
         let waker = waker.clone();
         let key = timers::with("a sleep", |timers| timers.wake_at(self.deadline, waker));
         let core = current::id().expect("the timers are of a core");
-        self.timer = Some((core, key));
+        self.timer = NonZeroU64::new(core).map(|core| (core, key));
         Poll::Pending
     }
 }
@@ -122,7 +125,7 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let Some((core, key)) = self.timer else { return self.start(context.waker()) };
         assert!(
-            current::id() == Some(core),
+            current::id() == Some(core.get()),
             "a sleep of core {core} was polled on another; await it where it was first polled"
         );
         let deadline = self.deadline;

@@ -14,7 +14,7 @@ use super::ports::Share;
 use crate::driver::{Cqe, Sqe};
 use crate::net::options;
 use crate::op::{Answers, Multishot, Next, Op};
-use crate::sync::turn::Turn;
+use crate::sync::turn::Turns;
 use crate::sys::fd::{Fd, OwnedFd};
 use crate::time::{Instant, sleep_until};
 
@@ -29,7 +29,7 @@ const BACKOFF_MOST: Duration = Duration::from_millis(40);
 /// What a listener keeps.
 pub(super) struct State {
     pub(super) share: Share,
-    turn: Turn,
+    turns: Turns<1>,
     /// The multishot accept, from the first `accept` on.
     armed: Cell<Option<Answers<AcceptMany>>>,
     backoff: Cell<Duration>,
@@ -39,7 +39,7 @@ impl State {
     pub(super) fn new(share: Share) -> Self {
         State {
             share,
-            turn: Turn::default(),
+            turns: Turns::default(),
             armed: Cell::new(None),
             backoff: Cell::new(Duration::ZERO),
         }
@@ -53,7 +53,7 @@ impl State {
 
 /// The next connection. Dropping it loses none: they wait in the listener.
 pub(super) async fn accept(fd: &Fd<State>) -> io::Result<OwnedFd> {
-    fd.turn.take().await;
+    fd.turns.turn(0).take().await;
     let accepting = Accepting(fd);
     loop {
         match poll_fn(|context| accepting.poll(context)).await {
@@ -143,7 +143,7 @@ impl Accepting<'_> {
 
 impl Drop for Accepting<'_> {
     fn drop(&mut self) {
-        self.0.turn.release();
+        self.0.turns.turn(0).release();
     }
 }
 

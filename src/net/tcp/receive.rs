@@ -19,7 +19,7 @@ use crate::buf::pool::{self, GROUP, Pool, PooledBuf};
 use crate::buf::{BufError, BufResult, Filling, IoBufMut, IoVectoredMut, Iovecs, scatter};
 use crate::driver::{Cqe, Sqe};
 use crate::op::{Answers, Multishot, Next, Op, Submission};
-use crate::sync::turn::{Ticket, Turn};
+use crate::sync::turn::Ticket;
 use crate::sys::current;
 use crate::sys::fd::Fd;
 
@@ -29,35 +29,26 @@ const PARKED_AT_MOST: usize = 64;
 /// The receiving half of a stream's state.
 #[derive(Default)]
 pub(super) struct Inbound {
-    turn: Turn,
     /// The multishot receive, once `recv` has started it.
     armed: Cell<Option<Answers<ReceiveMany>>>,
-    /// What arrived for nobody, oldest first.
-    #[expect(clippy::box_collection, reason = "eight bytes in the many streams that have none")]
-    unread: Cell<Option<Box<VecDeque<PooledBuf>>>>,
 }
 
-impl Inbound {
+/// What arrived for nobody, oldest first.
+#[derive(Default)]
+pub(super) struct Unread(VecDeque<PooledBuf>);
+
+impl State {
     #[inline]
     fn pop_unread(&self) -> Option<PooledBuf> {
-        let mut unread = self.unread.take()?;
-        let bytes = unread.pop_front();
-        self.unread.set(Some(unread));
-        bytes
-    }
-
-    fn with_unread(&self, f: impl FnOnce(&mut VecDeque<PooledBuf>)) {
-        let mut unread = self.unread.take().unwrap_or_default();
-        f(&mut unread);
-        self.unread.set(Some(unread));
+        self.turns.if_any(|Unread(unread)| unread.pop_front())
     }
 
     fn return_unread(&self, bytes: PooledBuf) {
-        self.with_unread(|unread| unread.push_front(bytes));
+        self.turns.with_rest(|Unread(unread)| unread.push_front(bytes));
     }
 
     fn push_unread(&self, bytes: PooledBuf) {
-        self.with_unread(|unread| unread.push_back(bytes));
+        self.turns.with_rest(|Unread(unread)| unread.push_back(bytes));
     }
 
     /// Keeps bytes for the next read, before all that is unread.
@@ -66,7 +57,9 @@ impl Inbound {
             self.return_unread(PooledBuf::copied(piece));
         }
     }
+}
 
+impl Inbound {
     /// Ends the receive that belongs to the stream, whose handle is gone.
     pub(super) fn disarm(&self) {
         drop(self.armed.take());
@@ -101,7 +94,7 @@ pub(super) struct Reading(Fd<State>);
 
 impl Reading {
     async fn take(fd: &Fd<State>) -> Reading {
-        fd.inbound.turn.take().await;
+        fd.reading().take().await;
         Reading(fd.clone())
     }
 
@@ -113,7 +106,7 @@ impl Reading {
 impl Drop for Reading {
     #[inline]
     fn drop(&mut self) {
-        self.0.inbound.turn.release();
+        self.0.reading().release();
     }
 }
 
@@ -152,7 +145,7 @@ impl Future for Receiving<'_> {
             let this = &mut *self;
             let result = match &mut this.step {
                 Step::Turn(ticket) => {
-                    ready!(this.fd.inbound.turn.poll_take(ticket, context));
+                    ready!(this.fd.reading().poll_take(ticket, context));
                     this.step = Step::Reading(Reading(this.fd.clone()));
                     continue;
                 }
@@ -192,7 +185,7 @@ impl Receiving<'_> {
 impl Drop for Receiving<'_> {
     fn drop(&mut self) {
         if let Step::Turn(ticket) = &mut self.step {
-            self.fd.inbound.turn.leave(ticket);
+            self.fd.reading().leave(ticket);
         }
     }
 }
@@ -201,10 +194,10 @@ impl Reading {
     /// Takes what has arrived, or starts the receive that belongs to the stream and waits for it.
     #[inline]
     fn poll_next(&self, context: &mut Context<'_>) -> Poll<Ended> {
-        let inbound = self.inbound();
-        if let Some(bytes) = inbound.pop_unread() {
+        if let Some(bytes) = self.0.pop_unread() {
             return Poll::Ready(Ended::Bytes(bytes));
         }
+        let inbound = self.inbound();
         let answers = match inbound.armed.take() {
             Some(answers) => answers,
             None => match self.start(context) {
@@ -271,7 +264,7 @@ pub(super) async fn read_vectored<V: IoVectoredMut>(
             let copied = scatter(&mut bufs, &bytes);
             bytes.advance(copied);
             if !bytes.is_empty() {
-                fd.inbound.return_unread(bytes);
+                fd.return_unread(bytes);
             }
             Ok((copied, bufs))
         }
@@ -298,17 +291,16 @@ impl<B: IoBufMut> Partial<B> {
     async fn step(&mut self) -> io::Result<usize> {
         loop {
             let reading = self.reading.take().expect("it is only away during a receive");
-            let inbound = reading.inbound();
-            if let Some(mut bytes) = inbound.pop_unread() {
+            if let Some(mut bytes) = reading.0.pop_unread() {
                 let copied = self.filling().copy(&bytes);
                 bytes.advance(copied);
                 if !bytes.is_empty() {
-                    inbound.return_unread(bytes);
+                    reading.0.return_unread(bytes);
                 }
                 self.reading = Some(reading);
                 return Ok(copied);
             }
-            if !inbound.is_armed() {
+            if !reading.inbound().is_armed() {
                 let filling = self.filling.take().expect("it is only away during a receive");
                 let (reading, filling, received) = once(reading, filling).await;
                 (self.reading, self.filling) = (Some(reading), Some(filling));
@@ -317,7 +309,7 @@ impl<B: IoBufMut> Partial<B> {
             // `recv` has started a receive for the stream; what it brings is for whoever reads.
             let reading = self.reading.insert(reading);
             match poll_fn(|context| reading.inbound().poll_armed(context)).await {
-                Ended::Bytes(bytes) => reading.inbound().push_unread(bytes),
+                Ended::Bytes(bytes) => reading.0.push_unread(bytes),
                 Ended::Eof => return Ok(0),
                 Ended::Error(error) => return Err(error),
                 Ended::Stopped | Ended::Starved => {}
@@ -330,7 +322,7 @@ impl<B: IoBufMut> Drop for Partial<B> {
     fn drop(&mut self) {
         // While a receive is in flight, both are in its slot, and `abandon` does this.
         if let (Some(reading), Some(filling)) = (&self.reading, &mut self.filling) {
-            reading.inbound().give_back(filling.filled());
+            reading.0.give_back(filling.filled());
         }
     }
 }
@@ -366,7 +358,7 @@ unsafe impl<B: IoBufMut> Op for Receive<B> {
     fn abandon(mut self, cqe: Cqe) {
         // A failed receive still owes what a `read_exact` had before. The turn goes on afterwards.
         let _ = self.filling.advance(&cqe);
-        self.reading.inbound().give_back(self.filling.filled());
+        self.reading.0.give_back(self.filling.filled());
     }
 }
 

@@ -17,13 +17,12 @@ use super::stream::State;
 use crate::buf::{BufError, BufResult, IoBuf, IoVectored, Iovecs, rest_to_write, total_len};
 use crate::driver::{Cqe, Sqe};
 use crate::op::{Op, Submission};
-use crate::sync::turn::{Ticket, Turn};
+use crate::sync::turn::Ticket;
 use crate::sys::fd::Fd;
 
 /// The sending half of a stream's state.
 #[derive(Default)]
 pub(super) struct Outbound {
-    turn: Turn,
     /// Bytes that the kernel has taken, those of abandoned sends included.
     sent: Cell<u64>,
 }
@@ -50,21 +49,19 @@ impl Writing {
 impl Drop for Writing {
     #[inline]
     fn drop(&mut self) {
-        self.0.outbound.turn.release();
+        self.0.writing().release();
     }
 }
 
 /// Sends from `buf`: as much as fits now, or, if `all`, everything.
 ///
 /// It is written by hand because a server has one for each connection, and all of its bytes count.
-pub(super) struct Write<'a, B: IoBuf> {
-    fd: &'a Fd<State>,
-    step: Step<B>,
-}
+pub(super) struct Write<'a, B: IoBuf>(Step<'a, B>);
 
-enum Step<B: IoBuf> {
+enum Step<'a, B: IoBuf> {
     /// In line for the turn to write.
     Turn {
+        fd: &'a Fd<State>,
         ticket: Ticket,
         buf: B,
         all: bool,
@@ -74,7 +71,7 @@ enum Step<B: IoBuf> {
 }
 
 pub(super) fn write<B: IoBuf>(fd: &Fd<State>, buf: B, all: bool) -> Write<'_, B> {
-    Write { fd, step: Step::Turn { ticket: None, buf, all } }
+    Write(Step::Turn { fd, ticket: None, buf, all })
 }
 
 // The buffer is moved into the operation's slot before anything points into it.
@@ -87,39 +84,40 @@ impl<B: IoBuf> Future for Write<'_, B> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let this = &mut *self;
-            match &mut this.step {
-                Step::Turn { ticket, buf, .. } => {
+            match &mut this.0 {
+                Step::Turn { fd, ticket, buf, .. } => {
                     if buf.buf_len() > 0 {
-                        ready!(this.fd.outbound.turn.poll_take(ticket, context));
+                        ready!(fd.writing().poll_take(ticket, context));
                     }
                 }
                 Step::Sending(send) => {
                     let (send, sent) = ready!(Pin::new(send).poll(context));
-                    this.step = Step::Done;
+                    this.0 = Step::Done;
                     match send.judge(sent) {
-                        Ok(send) => this.step = Step::Sending(Submission::new(send)),
+                        Ok(send) => this.0 = Step::Sending(Submission::new(send)),
                         Err(result) => return Poll::Ready(result),
                     }
                     continue;
                 }
                 Step::Done => panic!("a write was polled after it had completed"),
             }
-            let Step::Turn { buf, all, .. } = std::mem::replace(&mut this.step, Step::Done) else {
+            let Step::Turn { fd, buf, all, .. } = std::mem::replace(&mut this.0, Step::Done) else {
                 unreachable!("the turn was taken")
             };
             if buf.buf_len() == 0 {
                 return Poll::Ready(Ok((0, buf)));
             }
-            let writing = Writing(this.fd.clone());
-            this.step = Step::Sending(Submission::new(Send { writing, buf, done: 0, all }));
+            let writing = Writing(fd.clone());
+            let send = Send { writing, buf, done: 0, all };
+            this.0 = Step::Sending(Submission::new(send));
         }
     }
 }
 
 impl<B: IoBuf> Drop for Write<'_, B> {
     fn drop(&mut self) {
-        if let Step::Turn { ticket, .. } = &mut self.step {
-            self.fd.outbound.turn.leave(ticket);
+        if let Step::Turn { fd, ticket, .. } = &mut self.0 {
+            fd.writing().leave(ticket);
         }
     }
 }
@@ -150,7 +148,7 @@ pub(super) async fn write_vectored<V: IoVectored>(
     if total == 0 {
         return Ok((0, bufs));
     }
-    fd.outbound.turn.take().await;
+    fd.writing().take().await;
     let mut writing = Writing(fd.clone());
     let mut done = 0;
     loop {
