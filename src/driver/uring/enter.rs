@@ -16,6 +16,7 @@ const ABS_TIMER: u32 = 1 << 5;
 const NO_IOWAIT: u32 = 1 << 7;
 
 const REGISTER_RING_FDS: u32 = 20;
+const UNREGISTER_RING_FDS: u32 = 21;
 
 /// What became of an enter.
 pub(crate) enum Outcome {
@@ -54,6 +55,20 @@ impl Enter {
             enter.always |= REGISTERED_RING;
         }
         enter
+    }
+
+    /// Gives the place among the thread's registered rings back, before the ring is closed: what is
+    /// registered stays open.
+    pub(crate) fn end(&mut self, ring: &IoUring) {
+        if self.always & REGISTERED_RING != 0 {
+            unregister(ring.as_raw_fd(), self.fd as u32);
+            (self.fd, self.always) = (ring.as_raw_fd(), self.always & !REGISTERED_RING);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_registered(&self) -> bool {
+        self.always & REGISTERED_RING != 0
     }
 
     /// Hands over `queued` requests and waits as told.
@@ -158,18 +173,30 @@ fn timespec(ns: u64) -> types::Timespec {
     types::Timespec::new().sec(ns / 1_000_000_000).nsec((ns % 1_000_000_000) as u32)
 }
 
-/// Registers the ring's descriptor with this thread, which saves a look-up on every enter.
+/// The kernel's `io_uring_rsrc_update`.
+#[repr(C)]
+struct Update {
+    offset: u32,
+    reserved: u32,
+    data: u64,
+}
+
+/// Registers the ring's descriptor with this thread, which saves a look-up on every enter. A thread
+/// has sixteen places.
 fn register(fd: i32) -> Option<i32> {
-    #[repr(C)]
-    struct Update {
-        offset: u32,
-        reserved: u32,
-        data: u64,
-    }
     let mut update = Update { offset: u32::MAX, reserved: 0, data: fd as u64 };
     // SAFETY: the kernel reads and writes one `Update`, which lives until the call returns.
     let result = unsafe {
         libc::syscall(libc::SYS_io_uring_register, fd, REGISTER_RING_FDS, &raw mut update, 1)
     };
     (result == 1).then_some(update.offset as i32)
+}
+
+/// Ends what `register` began. A failure leaves the place taken until the thread ends.
+fn unregister(fd: i32, index: u32) {
+    let mut update = Update { offset: index, reserved: 0, data: 0 };
+    // SAFETY: the kernel reads one `Update`, which lives until the call returns.
+    unsafe {
+        libc::syscall(libc::SYS_io_uring_register, fd, UNREGISTER_RING_FDS, &raw mut update, 1)
+    };
 }

@@ -320,6 +320,7 @@ impl Drop for Uring {
             // A ring is torn down after its close has returned; what it had registered is not to
             // stay open until then.
             let _ = self.ring.submitter().unregister_files();
+            self.enter.end(&self.ring);
             // SAFETY: this is the only drop, and nothing uses the ring afterwards.
             unsafe { ManuallyDrop::drop(&mut self.ring) };
         }
@@ -387,6 +388,13 @@ mod tests {
         other.join().unwrap();
         assert!(answers.is_empty());
         assert_eq!(ring.counters().kicks, 1);
+    }
+
+    #[test]
+    fn a_ring_that_ends_gives_its_place_among_the_registered_back() {
+        for round in 0..40 {
+            assert!(open().enter.is_registered(), "the ring of round {round}");
+        }
     }
 
     #[test]
