@@ -5,6 +5,7 @@ use std::io;
 use std::str::FromStr;
 
 use super::Driver;
+use super::caps::Mask;
 use super::uring::{EnterFault, Refused, Sizes, Uring};
 
 /// A kernel that a runtime can be told to use.
@@ -33,9 +34,10 @@ impl DriverKind {
     /// Opens such a kernel with the default sizes, for a driver that wraps another.
     ///
     /// # Errors
-    /// What the system answered.
+    /// What the system answered; [`UnknownCaps`](super::UnknownCaps).
     pub fn open(self) -> io::Result<Box<dyn Driver>> {
-        self.open_with(Sizes::default(), None).map_err(|refused| refused.error)
+        let sizes = Sizes { mask: Mask::of_the_environment()?, ..Sizes::default() };
+        self.open_with(sizes, None).map_err(|refused| refused.error)
     }
 
     pub(crate) fn open_with(

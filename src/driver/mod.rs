@@ -14,6 +14,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
+pub(crate) mod caps;
 mod kind;
 pub(crate) mod pad;
 pub(crate) mod retired;
@@ -21,6 +22,7 @@ pub(crate) mod sqe;
 pub(crate) mod unpark;
 pub(crate) mod uring;
 
+pub use caps::{Capability, UnknownCaps};
 pub use kind::{DriverKind, UnknownDriver};
 pub use sqe::{Cqe, Fields, Sqe};
 pub use unpark::{Kick, Unparker};
@@ -83,6 +85,17 @@ pub unsafe trait Driver {
 
     /// Which kernel this is, for people: `io_uring`, `epoll`.
     fn name(&self) -> &'static str;
+}
+
+/// What this machine's io_uring can do beyond the least that Quoit needs, less what the environment's
+/// `QUOIT_CAPS` takes away. Nothing has to be there: each has its fallback.
+///
+/// # Errors
+/// What the system answered when a ring was opened to look, and [`UnknownCaps`].
+pub fn caps() -> io::Result<Vec<Capability>> {
+    let sizes = uring::Sizes { mask: caps::Mask::of_the_environment()?, ..Default::default() };
+    let ring = uring::Uring::new(sizes, None).map_err(|refused| refused.error)?;
+    Ok(ring.caps().list())
 }
 
 /// `user_data` from here on belongs to drivers.

@@ -86,8 +86,8 @@ pub struct Cqe {
 pub(crate) const FORKED: i32 = i32::MIN;
 
 impl Cqe {
-    const BUFFER: u32 = 1;
-    const MORE: u32 = 2;
+    pub(crate) const BUFFER: u32 = 1;
+    pub(crate) const MORE: u32 = 2;
 
     /// The answer to a request that a driver refused.
     #[must_use]

@@ -11,6 +11,7 @@ use super::error::Result;
 use super::log::Log;
 use super::shard::{Seat, Settings, Shard, next_number};
 use super::{Runtime, start};
+use crate::driver::caps::{Mask, UnknownCaps};
 use crate::driver::uring::{EnterFault, Refused, Sizes};
 use crate::driver::{Driver, DriverKind};
 use crate::op::Limits;
@@ -106,6 +107,7 @@ pub struct Builder {
     pub(super) log: Log,
     pub(super) thread_name: String,
     faults: Option<Faults>,
+    caps: Option<String>,
 }
 
 impl Default for Builder {
@@ -129,6 +131,7 @@ impl Builder {
             log: Log::default(),
             thread_name: "quoit".into(),
             faults: None,
+            caps: None,
         }
     }
 
@@ -289,6 +292,15 @@ impl Builder {
         self
     }
 
+    /// Takes capabilities of io_uring away, for tests, as `QUOIT_CAPS` does, which then says nothing:
+    /// the name of a kernel (`5.10`, .., `6.12`), or `no-` and a capability, or `restricted`, or
+    /// several with commas between, or `none`.
+    #[doc(hidden)]
+    pub fn caps(mut self, mask: &str) -> Self {
+        self.caps = Some(mask.to_owned());
+        self
+    }
+
     /// Runs `future` on one core, on this thread, which is not pinned, and then drains the core.
     ///
     /// # Errors
@@ -342,7 +354,7 @@ impl Builder {
             return Err(failed("opening a ring in a forked child")(fork::Forked.into()));
         }
         if self.sizes.completions < self.sizes.submissions {
-            let Sizes { submissions, completions } = self.sizes;
+            let Sizes { submissions, completions, .. } = self.sizes;
             let text = format!("cq_entries({completions}) is less than sq_entries({submissions})");
             let error = io::Error::new(io::ErrorKind::InvalidInput, text);
             return Err(failed("choosing the sizes of the rings")(error));
@@ -362,7 +374,16 @@ impl Builder {
             Kernel::Kind(kind) => *kind,
             Kernel::Open => driver_of_the_environment()?,
         };
-        kind.open_with(self.sizes, self.faults.as_ref().map(|faults| faults(seat.index)))
+        let mask = match &self.caps {
+            Some(mask) => mask.parse(),
+            None => Mask::of_the_environment(),
+        };
+        let unknown = |unknown: UnknownCaps| Refused {
+            step: "reading which capabilities to do without",
+            error: unknown.into(),
+        };
+        let sizes = Sizes { mask: mask.map_err(unknown)?, ..self.sizes };
+        kind.open_with(sizes, self.faults.as_ref().map(|faults| faults(seat.index)))
     }
 
     /// The CPU of each core.

@@ -5,8 +5,8 @@ use std::os::fd::AsRawFd;
 
 use io_uring::{IoUring, types};
 
-use super::setup::Setup;
-use super::{EnterFault, Wait};
+use super::{EnterFault, Wait, setup};
+use crate::driver::caps::{Cap, Caps};
 use crate::sys::clock;
 
 const GETEVENTS: u32 = 1;
@@ -39,18 +39,19 @@ pub(crate) struct Enter {
 }
 
 impl Enter {
-    pub(crate) fn new(ring: &IoUring, setup: Setup, fault: Option<EnterFault>) -> Self {
-        let params = ring.params();
-        let no_iowait = if params.is_feature_no_iowait() { NO_IOWAIT } else { 0 };
+    /// Finds, of `caps`, whether the ring's descriptor can be registered.
+    pub(crate) fn new(ring: &IoUring, caps: &mut Caps, fault: Option<EnterFault>) -> Self {
+        let no_iowait = if caps.has(Cap::NoIowait) { NO_IOWAIT } else { 0 };
         let mut enter = Enter {
             fd: ring.as_raw_fd(),
             always: GETEVENTS | no_iowait,
-            // ABS_TIMER and min-wait came with the same kernel; only the latter can be asked for.
-            absolute: params.is_feature_min_timeout(),
+            absolute: caps.has(Cap::ExtArgAbs),
             fault,
-            rung: setup.rung,
+            rung: setup::rung(*caps),
         };
-        if let Some(index) = register(enter.fd) {
+        let place = caps.has(Cap::RegisteredRingFd).then(|| register(enter.fd)).flatten();
+        caps.set(Cap::RegisteredRingFd, place.is_some());
+        if let Some(index) = place {
             enter.fd = index;
             enter.always |= REGISTERED_RING;
         }

@@ -8,6 +8,7 @@ use std::os::fd::RawFd;
 
 use io_uring::{IoUring, opcode};
 
+use crate::driver::caps::{Cap, Caps};
 use crate::driver::{Fields, Sqe};
 use crate::sys::fork;
 
@@ -28,12 +29,14 @@ pub(super) struct FixedFiles {
 }
 
 impl FixedFiles {
-    /// Makes room in the kernel, as much as the limit of descriptors allows; kernel 5.19.
-    pub(super) fn new(ring: &IoUring) -> Self {
-        let mut room = MOST;
+    /// Makes room in the kernel, as much as the limit of descriptors allows; kernel 5.19. Finds,
+    /// of `caps`, whether there can be any.
+    pub(super) fn new(ring: &IoUring, caps: &mut Caps) -> Self {
+        let mut room = if caps.has(Cap::FixedFiles) { MOST } else { 0 };
         while room >= FEWEST && ring.submitter().register_files_sparse(room).is_err() {
             room /= 2;
         }
+        caps.set(Cap::FixedFiles, room >= FEWEST);
         FixedFiles { uses: vec![0; if room >= FEWEST { room as usize } else { 0 }] }
     }
 

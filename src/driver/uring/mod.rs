@@ -8,6 +8,8 @@
 pub(crate) mod call;
 mod enter;
 mod fixed;
+mod probe;
+mod restrict;
 mod setup;
 
 use std::cell::OnceCell;
@@ -19,6 +21,8 @@ use std::time::Duration;
 
 use io_uring::{IoUring, Probe, opcode, types};
 
+use super::caps::{Cap, Caps, Mask};
+use super::pad::steps::Steps;
 use super::{Call, Counters, Cqe, Driver, Kick, RESERVED, Register, Sqe, Unparker, Wait};
 use crate::sys::atomic::Arc;
 use crate::sys::{clock, fork};
@@ -45,6 +49,10 @@ pub(crate) struct Uring {
     enter: enter::Enter,
     fixed: fixed::FixedFiles,
     probe: Probe,
+    mask: Mask,
+    caps: Caps,
+    /// Asks in steps for what this kernel lacks; most lack nothing.
+    steps: Option<Box<Steps>>,
     /// Requests that found the queue full, in order.
     spill: VecDeque<Sqe>,
     kick: Arc<EventFd>,
@@ -59,7 +67,7 @@ pub(crate) struct Uring {
     _listed: fork::Listed,
 }
 
-/// An eventfd. The kick's count is never read: each write is an edge for the poll that watches it.
+/// An eventfd. The kick's count is not read while a poll watches it: each write is an edge.
 struct EventFd(OwnedFd);
 
 impl Kick for Arc<EventFd> {
@@ -99,32 +107,42 @@ impl EventFd {
 pub(crate) struct Sizes {
     pub(crate) submissions: u32,
     pub(crate) completions: u32,
+    pub(crate) mask: Mask,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Sizes { submissions: 512, completions: 8192 }
+        Sizes { submissions: 512, completions: 8192, mask: Mask::default() }
     }
 }
 
 impl Uring {
     /// Opens a ring, with as many of the wanted flags as this kernel has.
     pub(crate) fn new(sizes: Sizes, fault: Option<EnterFault>) -> Result<Self, Refused> {
-        let (ring, setup) = setup::open(sizes)?;
+        let mask = sizes.mask;
+        let (ring, flags) = setup::open(sizes, mask.allowed)?;
         let after = |step| move |error| Refused { step, error };
         let listed = fork::Listed::new(ring.as_raw_fd()).map_err(after("listing the ring"))?;
-        let mut probe = Probe::new();
-        ring.submitter().register_probe(&mut probe).map_err(after("IORING_REGISTER_PROBE"))?;
-        // More workers than this have been seen to be started by the thousand; old kernels refuse.
-        let _ = ring.submitter().register_iowq_max_workers(&mut [4, 16]);
+        let probe = probe::opcodes(&ring)?;
+        let mut caps = probe::capabilities(&ring, &probe, flags).and(mask.allowed);
+        if caps.has(Cap::IowqMax) {
+            // More workers than this have been seen to be started by the thousand.
+            let _ = ring.submitter().register_iowq_max_workers(&mut [4, 16]);
+        }
         let kick = Arc::new(EventFd::new().map_err(after("eventfd"))?);
-        let enter = enter::Enter::new(&ring, setup, fault);
-        let fixed = fixed::FixedFiles::new(&ring);
+        let enter = enter::Enter::new(&ring, &mut caps, fault);
+        let fixed = fixed::FixedFiles::new(&ring, &mut caps);
+        if mask.restricted {
+            restrict::enable(&ring).map_err(after("IORING_REGISTER_RESTRICTIONS"))?;
+        }
         Ok(Uring {
             ring: ManuallyDrop::new(ring),
             enter,
             fixed,
             probe,
+            mask,
+            caps,
+            steps: Steps::new(caps, mask.last_opcode),
             spill: VecDeque::new(),
             unparker: Unparker::new(Arc::clone(&kick)),
             kick,
@@ -136,6 +154,31 @@ impl Uring {
             counters: Counters::default(),
             _listed: listed,
         })
+    }
+
+    /// What was found when the ring was opened.
+    pub(crate) fn caps(&self) -> Caps {
+        self.caps
+    }
+
+    /// Queues what `steps` wants to be asked next.
+    fn queue_steps(&mut self, steps: &mut Steps) {
+        for sqe in steps.asks() {
+            self.queue(sqe);
+        }
+    }
+
+    /// Queues a request in the steps that this kernel has for it.
+    ///
+    /// # Safety
+    /// As [`Driver::push`].
+    #[cold]
+    unsafe fn push_in_steps(&mut self, sqe: Sqe) {
+        let mut steps = self.steps.take().expect("there are steps");
+        // SAFETY: the caller's promise.
+        unsafe { steps.push(sqe) };
+        self.queue_steps(&mut steps);
+        self.steps = Some(steps);
     }
 
     fn queue(&mut self, sqe: Sqe) {
@@ -162,8 +205,9 @@ impl Uring {
     /// Watches the kick again if the last watch has ended (its queue may have overflowed).
     fn watch_kick(&mut self) {
         if !self.kick_is_watched {
+            let many = self.caps.has(Cap::MultishotPoll);
             let fd = types::Fd(self.kick.0.as_raw_fd());
-            let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true);
+            let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(many);
             self.kick_is_watched = true;
             self.queue(poll.build().user_data(KICKED));
         }
@@ -171,7 +215,7 @@ impl Uring {
 
     /// Takes what has been answered, and publishes the head of the queue. Returns how many.
     fn reap(&mut self, answers: &mut Vec<Cqe>) -> usize {
-        let mut taken = 0;
+        let (mut taken, first) = (0, answers.len());
         for entry in self.ring.completion() {
             taken += 1;
             let (user_data, result) = (entry.user_data(), entry.result());
@@ -179,12 +223,38 @@ impl Uring {
             if user_data == KICKED {
                 self.counters.kicks += 1;
                 self.kick_is_watched = cqe.has_more();
+                if !self.kick_is_watched {
+                    // A poll that is asked anew sees a level, not an edge. Later, when it is asked,
+                    // would be too late: a kick of the next sleep would be taken with it.
+                    self.kick.silence();
+                }
             } else {
                 answers.push(cqe);
             }
         }
         self.counters.cqes += taken as u64;
+        if let Some(mut steps) = self.steps.take() {
+            steps.translate(answers, first);
+            self.queue_steps(&mut steps);
+            self.steps = Some(steps);
+        }
         taken
+    }
+
+    /// Has a deadline that cannot be part of a wait be a request instead.
+    fn without_deadline(&mut self, wait: Wait) -> Wait {
+        let Wait::Until(time) = wait else { return wait };
+        if self.caps.has(Cap::ExtArg) {
+            return wait;
+        }
+        if time <= clock::monotonic() {
+            return Wait::Poll;
+        }
+        let mut steps = self.steps.take().expect("there are steps without ext-arg");
+        steps.arm(time);
+        self.queue_steps(&mut steps);
+        self.steps = Some(steps);
+        Wait::Block
     }
 
     /// Whether an enter could bring anything: only a hint, which is why it cannot be relied on for ever.
@@ -192,7 +262,8 @@ impl Uring {
         let queue = self.ring.submission();
         let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
         drop(queue);
-        idle && !self.work_may_be_left && self.ring.completion().is_empty()
+        let given_here = self.steps.as_ref().is_some_and(|steps| steps.is_ready());
+        idle && !given_here && !self.work_may_be_left && self.ring.completion().is_empty()
     }
 
     /// Waits a little after the kernel refused for want of memory and had nothing to answer.
@@ -209,6 +280,10 @@ unsafe impl Driver for Uring {
     #[inline]
     unsafe fn push(&mut self, mut sqe: Sqe) {
         self.fixed.apply(&mut sqe, &self.ring);
+        if self.steps.is_some() {
+            // SAFETY: the caller's promise.
+            return unsafe { self.push_in_steps(sqe) };
+        }
         self.queue(sqe);
     }
 
@@ -224,6 +299,8 @@ unsafe impl Driver for Uring {
         self.quiet_laps = 0;
         let before = answers.len();
         loop {
+            let kicks = self.counters.kicks;
+            let asked = self.without_deadline(wait);
             self.refill();
             let (queued, overflowed) = {
                 let queue = self.ring.submission();
@@ -232,10 +309,12 @@ unsafe impl Driver for Uring {
             self.counters.overflows += u64::from(overflowed);
             // What overflowed is taken first, what spilled is handed over first, and with answers
             // in hand there is no reason to sleep.
-            let hurry = overflowed || !self.spill.is_empty() || answers.len() > before;
-            let wait = if hurry { Wait::Poll } else { wait };
+            let given_here = self.steps.as_ref().is_some_and(|steps| steps.is_ready());
+            let hurry =
+                overflowed || !self.spill.is_empty() || answers.len() > before || given_here;
+            let now = if hurry { Wait::Poll } else { asked };
             self.counters.enters += 1;
-            let outcome = self.enter.call(queued as u32, wait)?;
+            let outcome = self.enter.call(queued as u32, now)?;
             if let Outcome::Done { submitted } = outcome {
                 self.counters.sqes += u64::from(submitted);
             }
@@ -244,6 +323,14 @@ unsafe impl Driver for Uring {
             match outcome {
                 Outcome::Done { .. } if self.spill.is_empty() => {
                     self.backoff = Duration::ZERO;
+                    // A step was answered, and no request: the sleep goes on.
+                    let only_steps = self.steps.is_some()
+                        && asked != Wait::Poll
+                        && answers.len() == before
+                        && self.counters.kicks == kicks;
+                    if only_steps && taken > 0 {
+                        continue;
+                    }
                     return Ok(());
                 }
                 Outcome::Done { .. } => {}
@@ -270,6 +357,12 @@ unsafe impl Driver for Uring {
     }
 
     unsafe fn register(&mut self, resource: Register) -> io::Result<()> {
+        if let Some(steps) = &mut self.steps
+            // SAFETY: the caller's promise.
+            && unsafe { steps.register(resource) }
+        {
+            return Ok(());
+        }
         let submitter = self.ring.submitter();
         match resource {
             // SAFETY: the caller keeps the memory valid until it is unregistered or the ring is gone.
@@ -281,7 +374,7 @@ unsafe impl Driver for Uring {
     }
 
     fn supports(&self, opcode: u8) -> bool {
-        self.probe.is_supported(opcode)
+        opcode <= self.mask.last_opcode && self.probe.is_supported(opcode)
     }
 
     fn unparker(&self) -> Unparker {
@@ -332,7 +425,15 @@ mod tests {
     use super::*;
 
     fn open() -> Uring {
-        Uring::new(Sizes { submissions: 8, completions: 32 }, None).expect("io_uring is there")
+        open_under("none")
+    }
+
+    fn open_under(mask: &str) -> Uring {
+        Uring::new(sizes(8, 32, mask), None).expect("io_uring is there")
+    }
+
+    fn sizes(submissions: u32, completions: u32, mask: &str) -> Sizes {
+        Sizes { submissions, completions, mask: mask.parse().unwrap() }
     }
 
     fn nop(user_data: u64) -> Sqe {
@@ -365,8 +466,7 @@ mod tests {
 
     #[test]
     fn a_full_answer_queue_overflows_and_loses_nothing() {
-        let sizes = Sizes { submissions: 2, completions: 2 };
-        let (mut ring, mut answers) = (Uring::new(sizes, None).unwrap(), Vec::new());
+        let (mut ring, mut answers) = (Uring::new(sizes(2, 2, "none"), None).unwrap(), Vec::new());
         for number in 0..64 {
             // SAFETY: a nop points at nothing.
             unsafe { ring.push(nop(number)) };
@@ -399,11 +499,20 @@ mod tests {
 
     #[test]
     fn a_wait_with_a_deadline_ends_at_it() {
-        let (mut ring, mut answers) = (open(), Vec::new());
-        let until = ring.now() + 2_000_000;
-        ring.enter(Wait::Poll, &mut answers).unwrap();
-        ring.enter(Wait::Until(until), &mut answers).unwrap();
-        assert!(ring.now() >= until);
+        for mask in ["none", "no-ext-arg-abs", "no-ext-arg"] {
+            let (mut ring, mut answers) = (open_under(mask), Vec::new());
+            // The second is earlier than the first, which is still to come.
+            for wait in [20_000_000, 2_000_000, 4_000_000] {
+                let start = ring.now();
+                let far = ring.now() + 3_600_000_000_000;
+                ring.kick.kick();
+                ring.enter(Wait::Until(far), &mut answers).unwrap();
+                ring.enter(Wait::Until(start + wait), &mut answers).unwrap();
+                let late = ring.now().checked_sub(start + wait).expect("it ended early");
+                assert!(late < 1_000_000_000, "it ended {late} ns late under {mask}");
+            }
+            assert!(answers.is_empty(), "{answers:?} under {mask}");
+        }
     }
 
     #[test]
@@ -414,7 +523,7 @@ mod tests {
             let errno = [libc::EAGAIN, libc::EBUSY, libc::EINTR, libc::ENOMEM][left as usize % 4];
             (left > 0).then_some((errno, 1))
         });
-        let sizes = Sizes { submissions: 8, completions: 32 };
+        let sizes = sizes(8, 32, "none");
         let (mut ring, mut answers) = (Uring::new(sizes, Some(fault)).unwrap(), Vec::new());
         for number in 0..20 {
             // SAFETY: a nop points at nothing.

@@ -5,6 +5,7 @@ use std::io;
 use io_uring::{Builder, IoUring};
 
 use super::Sizes;
+use crate::driver::caps::{Cap, Caps, since};
 
 /// The step of opening a ring that failed, and with what.
 #[derive(Debug)]
@@ -13,56 +14,34 @@ pub(crate) struct Refused {
     pub(crate) error: io::Error,
 }
 
-/// What the ring was opened with.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Setup {
-    pub(crate) rung: &'static str,
-}
-
-/// Adds the flags of a rung to a builder.
-type Flags = fn(&mut Builder);
-
-/// From the newest kernel's flags to the oldest's, each named after the kernel that has them.
-const LADDER: [(&str, Flags); 5] = [
-    ("6.6", |ring| {
-        ring.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-        ring.setup_submit_all().setup_no_sqarray();
-    }),
-    ("6.1", |ring| {
-        ring.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-        ring.setup_submit_all();
-    }),
-    ("6.0", |ring| {
-        ring.setup_single_issuer().setup_coop_taskrun().setup_taskrun_flag();
-        ring.setup_submit_all();
-    }),
-    ("5.19", |ring| {
-        ring.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
-    }),
-    ("5.6", |_| ()),
-];
+/// The capabilities that are flags of a ring, the newest first: the rungs of a ladder.
+const FLAGS: [Cap; 5] =
+    [Cap::NoSqarray, Cap::DeferTaskrun, Cap::SingleIssuer, Cap::CoopTaskrun, Cap::SubmitAll];
 
 /// The smallest submission queue worth having.
 const FEWEST: u32 = 16;
 
-pub(crate) fn open(sizes: Sizes) -> Result<(IoUring, Setup), Refused> {
-    let mut rungs = LADDER.iter();
-    let mut rung = rungs.next().expect("the ladder has rungs");
+/// Opens a ring with what the kernel takes of the flags in `wanted`. Returns what is left of them.
+pub(super) fn open(sizes: Sizes, mut wanted: Caps) -> Result<(IoUring, Caps), Refused> {
     let mut sizes = sizes;
+    // The kernel refuses the one without the other.
+    if !wanted.has(Cap::SingleIssuer) {
+        wanted.set(Cap::DeferTaskrun, false);
+    }
     loop {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_clamp().setup_cqsize(sizes.completions);
-        (rung.1)(&mut builder);
+        if sizes.mask.restricted {
+            builder.setup_r_disabled();
+        }
+        add_flags(&mut builder, wanted);
         let error = match builder.build(sizes.submissions) {
-            Ok(ring) => return Ok((ring, Setup { rung: rung.0 })),
+            Ok(ring) => return Ok((ring, wanted)),
             Err(error) => error,
         };
-        match (error.raw_os_error(), rungs.clone().next()) {
+        match (error.raw_os_error(), FLAGS.iter().find(|flag| wanted.has(**flag))) {
             // An unknown flag: one rung down.
-            (Some(libc::EINVAL), Some(next)) => {
-                rung = next;
-                rungs.next();
-            }
+            (Some(libc::EINVAL), Some(newest)) => wanted.set(*newest, false),
             // Locked memory is limited on old kernels: halve.
             (Some(libc::ENOMEM), _) if sizes.submissions > FEWEST => {
                 sizes.submissions /= 2;
@@ -71,4 +50,27 @@ pub(crate) fn open(sizes: Sizes) -> Result<(IoUring, Setup), Refused> {
             _ => return Err(Refused { step: "io_uring_setup", error }),
         }
     }
+}
+
+fn add_flags(ring: &mut Builder, wanted: Caps) {
+    if wanted.has(Cap::SubmitAll) {
+        ring.setup_submit_all();
+    }
+    if wanted.has(Cap::SingleIssuer) {
+        ring.setup_single_issuer();
+    }
+    // Work that is deferred to the enter needs no cooperation.
+    if wanted.has(Cap::DeferTaskrun) {
+        ring.setup_defer_taskrun().setup_taskrun_flag();
+    } else if wanted.has(Cap::CoopTaskrun) {
+        ring.setup_coop_taskrun().setup_taskrun_flag();
+    }
+    if wanted.has(Cap::NoSqarray) {
+        ring.setup_no_sqarray();
+    }
+}
+
+/// The kernel whose flags a ring has, for people.
+pub(super) fn rung(caps: Caps) -> &'static str {
+    FLAGS.iter().find(|flag| caps.has(**flag)).map_or("5.6", |newest| since(*newest))
 }

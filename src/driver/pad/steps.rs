@@ -1,0 +1,424 @@
+//! Requests that a kernel lacks, asked in steps that it has.
+//!
+//! ```text
+//!   RECV, multishot        RECV ─▶ RECV ─▶ ...                          without multishot-recv
+//!   RECV, picks a buffer   POLL ─▶ RECV into what is picked here ─▶ ... without pbuf
+//!   ACCEPT, multishot      ACCEPT ─▶ ACCEPT ─▶ ...                      without multishot-accept
+//!   TIMEOUT, updated       TIMEOUT ─▶ TIMEOUT_REMOVE ─▶ TIMEOUT         without timeout-update
+//!   a wait's deadline      TIMEOUT                                      without ext-arg
+//! ```
+//!
+//! A request has one step in flight, which carries the request's own `user_data`. So a cancel
+//! reaches whatever is in flight; and because it is noted as well, one that finds a step answered
+//! already ends the request with that answer. Whoever pushed the request gets answers as of a
+//! kernel that knows it: any number that promise more, and exactly one last.
+
+use std::collections::HashMap;
+use std::ptr;
+
+use io_uring::{opcode, squeue, types};
+
+use super::provided::{Offer, Provided};
+use crate::driver::caps::{Cap, Caps};
+use crate::driver::{Cqe, Fields, RESERVED, Register, Sqe};
+
+/// The timeout that ends a wait.
+const WAITED: u64 = RESERVED + 1;
+/// The removal of a timeout, whose own answer says nothing that the timeout's does not say.
+const REMOVAL: u64 = RESERVED + 2;
+
+const RECV_MULTISHOT: u16 = 1 << 1;
+const ACCEPT_MULTISHOT: u16 = 1;
+const POLL_MULTISHOT: u32 = 1;
+const TIMEOUT_ABS: u32 = 1;
+const TIMEOUT_UPDATE: u32 = 1 << 1;
+/// `IOSQE_BUFFER_SELECT`
+const BUFFER_SELECT: u8 = 1 << 5;
+
+/// The capabilities whose lack is made up for here.
+const PADDED: [Cap; 6] = [
+    Cap::ExtArg,
+    Cap::TimeoutUpdate,
+    Cap::MultishotPoll,
+    Cap::Pbuf,
+    Cap::MultishotAccept,
+    Cap::MultishotRecv,
+];
+
+/// The requests that are in flight in steps.
+pub(crate) struct Steps {
+    caps: Caps,
+    last_opcode: u8,
+    requests: HashMap<u64, Request>,
+    timeouts: HashMap<u64, Timeout>,
+    groups: Vec<Group>,
+    /// When the timeout that ends a wait fires.
+    armed: Option<u64>,
+    /// What the kernel is to be asked next, in order.
+    asks: Vec<Sqe>,
+    /// Answers that are given here.
+    ready: Vec<Cqe>,
+}
+
+/// One ring of provided buffers.
+struct Group {
+    provided: Provided,
+    /// Picked, and not filled after all.
+    returned: Vec<Offer>,
+}
+
+/// Small, because there is one for each connection that waits.
+struct Request {
+    fd: i32,
+    /// Flags of the receive or the accept.
+    flags: u32,
+    step: Step,
+    /// Whether it is to be asked again after an answer.
+    many: bool,
+    /// The next answer is the last.
+    cancelled: bool,
+}
+
+const _: () = assert!(size_of::<Request>() <= 40);
+
+/// What is in flight for a request.
+#[derive(Clone, Copy)]
+enum Step {
+    Accept,
+    /// A receive for which the kernel picks the buffer, of this group.
+    Receive(u16),
+    /// Waiting for bytes of a receive for which a buffer of this group is picked here.
+    Poll(u16),
+    /// Receiving those bytes, which are there.
+    Fill(u16, Offer),
+}
+
+/// A timeout that may be updated.
+struct Timeout {
+    sqe: Sqe,
+    /// The next answer is the last.
+    cancelled: bool,
+    /// Where the kernel reads when it fires. In a box: it does so when it takes the request.
+    place: Box<types::Timespec>,
+    /// What it is to become when its removal has ended it, and its flags.
+    renewal: Option<(types::Timespec, u32)>,
+    /// Who asked for that.
+    updates: Vec<u64>,
+}
+
+impl Steps {
+    /// `None` if the kernel has everything that would be made up for here.
+    pub(crate) fn new(caps: Caps, last_opcode: u8) -> Option<Box<Self>> {
+        let complete = PADDED.iter().all(|cap| caps.has(*cap)) && last_opcode == u8::MAX;
+        (!complete).then(|| {
+            Box::new(Steps {
+                caps,
+                last_opcode,
+                requests: HashMap::new(),
+                timeouts: HashMap::new(),
+                groups: Vec::new(),
+                armed: None,
+                asks: Vec::new(),
+                ready: Vec::new(),
+            })
+        })
+    }
+
+    /// Takes over a request; what the kernel is asked for it is in [`asks`](Steps::asks).
+    ///
+    /// # Safety
+    /// As [`Driver::push`](crate::driver::Driver::push).
+    pub(crate) unsafe fn push(&mut self, sqe: Sqe) {
+        let fields = Fields::of(&sqe);
+        let lacks = |cap| !self.caps.has(cap);
+        match fields.opcode {
+            opcode::Recv::CODE => self.receive(&fields),
+            opcode::Accept::CODE
+                if fields.ioprio & ACCEPT_MULTISHOT != 0 && lacks(Cap::MultishotAccept) =>
+            {
+                self.start(&fields, Step::Accept, true);
+            }
+            opcode::AsyncCancel::CODE => {
+                if let Some(request) = self.requests.get_mut(&fields.addr) {
+                    request.cancelled = true;
+                }
+                if let Some(timeout) = self.timeouts.get_mut(&fields.addr) {
+                    timeout.cancelled = true;
+                }
+                self.asks.push(sqe);
+            }
+            opcode::Timeout::CODE if lacks(Cap::TimeoutUpdate) => {
+                self.timeouts.insert(fields.user_data, Timeout::new(&sqe));
+                self.asks.push(sqe);
+            }
+            opcode::TimeoutRemove::CODE
+                if fields.op_flags & TIMEOUT_UPDATE != 0 && lacks(Cap::TimeoutUpdate) =>
+            {
+                // SAFETY: an update points at its new time, which the caller keeps valid.
+                let time = unsafe { *(fields.off as *const types::Timespec) };
+                let flags = fields.op_flags & !TIMEOUT_UPDATE;
+                self.update(fields.addr, time, flags, fields.user_data);
+            }
+            opcode::PollAdd::CODE
+                if fields.len & POLL_MULTISHOT != 0 && lacks(Cap::MultishotPoll) =>
+            {
+                self.ready.push(Cqe::refusal(fields.user_data, libc::EINVAL));
+            }
+            unknown if unknown > self.last_opcode => {
+                self.ready.push(Cqe::refusal(fields.user_data, libc::EINVAL));
+            }
+            _ => self.asks.push(sqe),
+        }
+    }
+
+    fn receive(&mut self, fields: &Fields) {
+        let many = fields.ioprio & RECV_MULTISHOT != 0;
+        let picks = fields.flags & BUFFER_SELECT != 0;
+        let group = fields.buf_index;
+        if picks && !self.caps.has(Cap::Pbuf) {
+            self.start(fields, Step::Poll(group), many);
+        } else if picks && many && !self.caps.has(Cap::MultishotRecv) {
+            self.start(fields, Step::Receive(group), true);
+        } else {
+            self.asks.push(fields.into_sqe());
+        }
+    }
+
+    /// Notes a request, and asks its first step.
+    fn start(&mut self, fields: &Fields, step: Step, many: bool) {
+        let (fd, flags) = (fields.fd, fields.op_flags);
+        let request = Request { fd, flags, step, many, cancelled: false };
+        self.asks.push(request.ask(fields.user_data));
+        let displaced = self.requests.insert(fields.user_data, request);
+        assert!(displaced.is_none(), "I3: a request was pushed anew before its last answer");
+    }
+
+    /// Has a timeout become another; `update` is told whether it was still in flight.
+    fn update(&mut self, target: u64, time: types::Timespec, flags: u32, update: u64) {
+        let Some(timeout) = self.timeouts.get_mut(&target) else {
+            return self.ready.push(Cqe::refusal(update, libc::ENOENT));
+        };
+        timeout.updates.push(update);
+        if timeout.renewal.replace((time, flags)).is_none() {
+            self.asks.push(removal(target));
+        }
+    }
+
+    /// Sees to it that something is answered at `time` at the latest, if only here.
+    pub(crate) fn arm(&mut self, time: u64) {
+        if self.armed.is_some_and(|armed| armed <= time) {
+            return;
+        }
+        self.armed = Some(time);
+        let time = timespec(time);
+        if let Some(timeout) = self.timeouts.get_mut(&WAITED) {
+            if timeout.renewal.replace((time, TIMEOUT_ABS)).is_none() {
+                self.asks.push(removal(WAITED));
+            }
+            return;
+        }
+        let sqe = opcode::Timeout::new(std::ptr::null()).build().user_data(WAITED);
+        let mut timeout = Timeout::new(&sqe);
+        self.asks.push(timeout.become_new(time, TIMEOUT_ABS));
+        self.timeouts.insert(WAITED, timeout);
+    }
+
+    /// Turns the kernel's answers, from `first` on, into those of the requests.
+    pub(crate) fn translate(&mut self, answers: &mut Vec<Cqe>, first: usize) {
+        let mut kept = first;
+        for index in first..answers.len() {
+            if let Some(cqe) = self.take(answers[index]) {
+                answers[kept] = cqe;
+                kept += 1;
+            }
+        }
+        answers.truncate(kept);
+        answers.append(&mut self.ready);
+    }
+
+    fn take(&mut self, cqe: Cqe) -> Option<Cqe> {
+        if cqe.user_data == REMOVAL {
+            return None;
+        }
+        let Some(request) = self.requests.get_mut(&cqe.user_data) else {
+            return self.timed_out(cqe);
+        };
+        match request.step {
+            Step::Accept if cqe.result < 0 => self.end(cqe),
+            // Zero is the end of the stream, and a descriptor.
+            Step::Receive(_) if cqe.result <= 0 => self.end(cqe),
+            Step::Accept | Step::Receive(_) if request.cancelled => self.end(cqe),
+            Step::Accept | Step::Receive(_) => {
+                self.asks.push(request.ask(cqe.user_data));
+                Some(Cqe { flags: cqe.flags | Cqe::MORE, ..cqe })
+            }
+            Step::Poll(_) if cqe.result < 0 => self.end(cqe),
+            Step::Poll(group) => self.fill(cqe.user_data, group),
+            Step::Fill(group, offer) => self.filled(cqe, group, offer),
+        }
+    }
+
+    /// Bytes have come: picks a buffer for them.
+    fn fill(&mut self, user_data: u64, group: u16) -> Option<Cqe> {
+        let request = self.requests.get_mut(&user_data).expect("it is in flight");
+        if request.cancelled {
+            return self.end(Cqe::refusal(user_data, libc::ECANCELED));
+        }
+        let groups = &mut self.groups;
+        let place = groups.iter_mut().find(|known| known.provided.group() == group);
+        let Some(offer) = place.and_then(Group::pick) else {
+            return self.end(Cqe::refusal(user_data, libc::ENOBUFS));
+        };
+        request.step = Step::Fill(group, offer);
+        self.asks.push(request.ask(user_data));
+        None
+    }
+
+    /// Hands over what a buffer was filled with; one that was not goes back.
+    fn filled(&mut self, cqe: Cqe, group: u16, offer: Offer) -> Option<Cqe> {
+        let request = self.requests.get_mut(&cqe.user_data).expect("it is in flight");
+        let spurious = cqe.result == -libc::EAGAIN;
+        let goes_on = !request.cancelled && (spurious || cqe.result > 0 && request.many);
+        if goes_on {
+            request.step = Step::Poll(group);
+            self.asks.push(request.ask(cqe.user_data));
+        }
+        if cqe.result > 0 {
+            let more = if goes_on { Cqe::MORE } else { 0 };
+            let flags = cqe.flags | Cqe::BUFFER | u32::from(offer.bid) << 16 | more;
+            let answer = Cqe { flags, ..cqe };
+            return if goes_on { Some(answer) } else { self.end(answer) };
+        }
+        if let Some(group) = self.groups.iter_mut().find(|known| known.provided.group() == group) {
+            group.returned.push(offer);
+        }
+        match (goes_on, spurious) {
+            (true, _) => None,
+            (false, true) => self.end(Cqe::refusal(cqe.user_data, libc::ECANCELED)),
+            (false, false) => self.end(cqe),
+        }
+    }
+
+    /// A timeout has fired, or was removed: for good, or to become another.
+    fn timed_out(&mut self, cqe: Cqe) -> Option<Cqe> {
+        let Some(timeout) = self.timeouts.get_mut(&cqe.user_data) else { return Some(cqe) };
+        let renewal = timeout.renewal.take();
+        let renewed = renewal.filter(|_| cqe.result == -libc::ECANCELED && !timeout.cancelled);
+        let result = if renewed.is_some() { 0 } else { -libc::ENOENT };
+        let answer = |user_data| Cqe { user_data, result, flags: 0 };
+        self.ready.extend(timeout.updates.drain(..).map(answer));
+        if let Some((time, flags)) = renewed {
+            self.asks.push(timeout.become_new(time, flags));
+            return None;
+        }
+        self.timeouts.remove(&cqe.user_data);
+        if cqe.user_data == WAITED {
+            self.armed = None;
+            return None;
+        }
+        Some(cqe)
+    }
+
+    /// Forgets a request, whose last answer this is.
+    fn end(&mut self, cqe: Cqe) -> Option<Cqe> {
+        self.requests.remove(&cqe.user_data);
+        Some(cqe)
+    }
+
+    /// Whether answers are ready that the kernel does not have to be entered for.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// What the kernel is to be asked, in order.
+    pub(crate) fn asks(&mut self) -> impl Iterator<Item = Sqe> + '_ {
+        self.asks.drain(..)
+    }
+
+    /// Takes over a ring of provided buffers; false if the kernel itself has them.
+    ///
+    /// # Safety
+    /// As [`Driver::register`](crate::driver::Driver::register).
+    pub(crate) unsafe fn register(&mut self, resource: Register) -> bool {
+        if self.caps.has(Cap::Pbuf) {
+            return false;
+        }
+        match resource {
+            Register::RemoveBuffers { group } => {
+                self.groups.retain(|known| known.provided.group() != group);
+            }
+            // SAFETY: the caller keeps the memory valid until the ring of buffers is removed.
+            Register::Buffers { .. } => match unsafe { Provided::new(resource) } {
+                Some(provided) => self.groups.push(Group { provided, returned: Vec::new() }),
+                None => return false,
+            },
+        }
+        true
+    }
+}
+
+impl Group {
+    fn pick(&mut self) -> Option<Offer> {
+        self.returned.pop().or_else(|| {
+            let offer = self.provided.peek()?;
+            self.provided.pick();
+            Some(offer)
+        })
+    }
+}
+
+impl Request {
+    /// What its step asks of the kernel.
+    fn ask(&self, user_data: u64) -> Sqe {
+        let fd = types::Fd(self.fd);
+        let sqe = match self.step {
+            Step::Accept => {
+                let accept = opcode::Accept::new(fd, ptr::null_mut(), ptr::null_mut());
+                accept.flags(self.flags as i32).build()
+            }
+            Step::Receive(group) => {
+                // The length of the buffer; the first kernels that pick take a zero literally.
+                let receive = opcode::Recv::new(fd, ptr::null_mut(), i32::MAX as u32);
+                let select = squeue::Flags::BUFFER_SELECT;
+                receive.buf_group(group).flags(self.flags as i32).build().flags(select)
+            }
+            // Bytes, the end, or an error.
+            Step::Poll(_) => opcode::PollAdd::new(fd, libc::POLLIN as u32).build(),
+            Step::Fill(_, offer) => {
+                // Bytes that are not there after all must not be awaited with the buffer held.
+                let flags = self.flags as i32 | libc::MSG_DONTWAIT;
+                opcode::Recv::new(fd, offer.start.as_ptr(), offer.len).flags(flags).build()
+            }
+        };
+        sqe.user_data(user_data)
+    }
+}
+
+impl Timeout {
+    fn new(sqe: &Sqe) -> Self {
+        Timeout {
+            sqe: sqe.clone(),
+            cancelled: false,
+            place: Box::default(),
+            renewal: None,
+            updates: Vec::new(),
+        }
+    }
+
+    /// What asks for the timeout anew.
+    fn become_new(&mut self, time: types::Timespec, flags: u32) -> Sqe {
+        *self.place = time;
+        let fields = Fields::of_mut(&mut self.sqe);
+        (fields.addr, fields.op_flags) = (&raw const *self.place as u64, flags);
+        self.sqe.clone()
+    }
+}
+
+fn removal(target: u64) -> Sqe {
+    opcode::TimeoutRemove::new(target).build().user_data(REMOVAL)
+}
+
+fn timespec(ns: u64) -> types::Timespec {
+    let ns = ns.min(1 << 62);
+    types::Timespec::new().sec(ns / 1_000_000_000).nsec((ns % 1_000_000_000) as u32)
+}

@@ -1,0 +1,51 @@
+//! A ring that permits exactly what Quoit uses: the kernel refuses everything else.
+//!
+//! What is registered once, at the start, is registered before the ring is enabled, when nothing is
+//! restricted yet; so the list names only what is registered later.
+
+use std::io;
+
+use io_uring::register::Restriction;
+use io_uring::{IoUring, opcode};
+
+/// What operations and the driver itself ask for.
+const REQUESTS: [u8; 15] = [
+    opcode::PollAdd::CODE,
+    opcode::Timeout::CODE,
+    opcode::TimeoutRemove::CODE,
+    opcode::AsyncCancel::CODE,
+    opcode::Accept::CODE,
+    opcode::Connect::CODE,
+    opcode::Recv::CODE,
+    opcode::Send::CODE,
+    opcode::SendMsg::CODE,
+    opcode::OpenAt::CODE,
+    opcode::Read::CODE,
+    opcode::Readv::CODE,
+    opcode::Write::CODE,
+    opcode::Writev::CODE,
+    opcode::Fsync::CODE,
+];
+
+/// `IOSQE_FIXED_FILE` and `IOSQE_BUFFER_SELECT`
+const FLAGS: u8 = 1 | 1 << 5;
+
+/// What is registered, and its end, while the ring runs.
+const CALLS: [u8; 6] = [
+    3,  // IORING_UNREGISTER_FILES
+    4,  // IORING_REGISTER_EVENTFD
+    6,  // IORING_REGISTER_FILES_UPDATE
+    21, // IORING_UNREGISTER_RING_FDS
+    22, // IORING_REGISTER_PBUF_RING
+    23, // IORING_UNREGISTER_PBUF_RING
+];
+
+/// Restricts a ring that was opened disabled, for ever, and enables it.
+pub(super) fn enable(ring: &IoUring) -> io::Result<()> {
+    let requests = REQUESTS.map(Restriction::sqe_op);
+    let calls = CALLS.map(Restriction::register_op);
+    let mut list: Vec<Restriction> = requests.into_iter().chain(calls).collect();
+    list.push(Restriction::sqe_flags_allowed(FLAGS));
+    ring.submitter().register_restrictions(&mut list)?;
+    ring.submitter().register_enable_rings()
+}
