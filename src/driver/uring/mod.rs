@@ -266,32 +266,9 @@ impl Uring {
         idle && !given_here && !self.work_may_be_left && self.ring.completion().is_empty()
     }
 
-    /// Waits a little after the kernel refused for want of memory and had nothing to answer.
-    fn back_off(&mut self) {
-        self.backoff =
-            (self.backoff * 2).clamp(Duration::from_millis(1), Duration::from_millis(100));
-        std::thread::sleep(self.backoff);
-    }
-}
-
-// SAFETY: the kernel gives each request exactly one last answer, which `reap` passes on unchanged;
-// a request that does not fit is kept, in order, until it does.
-unsafe impl Driver for Uring {
-    #[inline]
-    unsafe fn push(&mut self, mut sqe: Sqe) {
-        self.fixed.apply(&mut sqe, &self.ring);
-        if self.steps.is_some() {
-            // SAFETY: the caller's promise.
-            return unsafe { self.push_in_steps(sqe) };
-        }
-        self.queue(sqe);
-    }
-
-    fn enter(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {
+    /// Hands over, sleeps as told, and reaps.
+    fn trade(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {
         self.watch_kick();
-        if let Some(bell) = self.bell.get() {
-            bell.silence();
-        }
         if wait == Wait::Poll && self.quiet_laps < QUIET_LAPS && self.nothing_to_trade() {
             self.quiet_laps += 1;
             return Ok(());
@@ -347,6 +324,46 @@ unsafe impl Driver for Uring {
                 }
             }
         }
+    }
+
+    /// A foreign loop sleeps on the bell until the kernel rings it: for what waits here, because an
+    /// enter was refused or the kick's watch has ended, the kernel would not.
+    fn ring_for_what_is_left(&mut self) {
+        let Some(bell) = self.bell.get() else { return };
+        let queued = !self.spill.is_empty() || !self.ring.submission().is_empty();
+        if queued || !self.kick_is_watched || self.work_may_be_left {
+            bell.ring();
+        }
+    }
+
+    /// Waits a little after the kernel refused for want of memory and had nothing to answer.
+    fn back_off(&mut self) {
+        self.backoff =
+            (self.backoff * 2).clamp(Duration::from_millis(1), Duration::from_millis(100));
+        std::thread::sleep(self.backoff);
+    }
+}
+
+// SAFETY: the kernel gives each request exactly one last answer, which `reap` passes on unchanged;
+// a request that does not fit is kept, in order, until it does.
+unsafe impl Driver for Uring {
+    #[inline]
+    unsafe fn push(&mut self, mut sqe: Sqe) {
+        self.fixed.apply(&mut sqe, &self.ring);
+        if self.steps.is_some() {
+            // SAFETY: the caller's promise.
+            return unsafe { self.push_in_steps(sqe) };
+        }
+        self.queue(sqe);
+    }
+
+    fn enter(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {
+        if let Some(bell) = self.bell.get() {
+            bell.silence();
+        }
+        let result = self.trade(wait, answers);
+        self.ring_for_what_is_left();
+        result
     }
 
     fn call(&mut self, call: Call<'_>) -> io::Result<i32> {
@@ -513,6 +530,27 @@ mod tests {
             }
             assert!(answers.is_empty(), "{answers:?} under {mask}");
         }
+    }
+
+    #[test]
+    fn what_a_refused_enter_left_behind_makes_the_descriptor_readable() {
+        let mut refuse = true;
+        let fault: EnterFault =
+            Box::new(move |_| std::mem::take(&mut refuse).then_some((libc::EAGAIN, 0)));
+        let (mut ring, mut answers) =
+            (Uring::new(sizes(8, 32, "none"), Some(fault)).unwrap(), Vec::new());
+        let fd = ring.readiness().unwrap().as_raw_fd();
+        // SAFETY: a nop points at nothing.
+        unsafe { ring.push(nop(7)) };
+        for expected in [true, true, false] {
+            ring.enter(Wait::Poll, &mut answers).unwrap();
+            let mut ours = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            // SAFETY: the array of one lives until the call returns.
+            let readable = unsafe { libc::poll(&raw mut ours, 1, 0) } == 1;
+            // The second enter hands over the nop, whose answer rings after the silence.
+            assert_eq!(readable, expected);
+        }
+        assert_eq!(answers.len(), 1);
     }
 
     #[test]
