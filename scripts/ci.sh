@@ -15,6 +15,7 @@ STEPS=(
     "clippy        lints of every target, with the default and with all features"
     "doc           the documentation builds and its links lead somewhere"
     "test-debug    unit, integration and documentation tests"
+    "masks         the integration tests on what is left of io_uring under each mask"
     "test-release  the same with optimizations and all features"
     "examples      every example is run for real, and what it answers is checked"
     "asan          unit and integration tests under AddressSanitizer, leaks included"
@@ -43,6 +44,15 @@ step_doc() {
 
 step_test-debug() {
     run cargo test
+}
+
+# What came after a kernel is taken away, or a single capability that much depends on; the tests that
+# run on every driver run under more masks than these anyway.
+step_masks() {
+    local mask
+    for mask in 5.10 5.15 5.19 6.0 6.1 6.6 6.12 restricted no-pbuf no-msg-ring no-defer-taskrun; do
+        run env QUOIT_CAPS="$mask" cargo test --test it
+    done
 }
 
 step_test-release() {

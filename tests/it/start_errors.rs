@@ -185,6 +185,27 @@ fn rings_whose_answers_have_less_room_than_their_requests_are_refused() {
 }
 
 #[test]
+fn an_unknown_capability_is_refused_with_the_known_ones() {
+    isolated(|| {
+        let says = |error: Error| {
+            let text = error.to_string();
+            for needle in ["`no-wifi`", "5.10", "6.12", "restricted", "no-pbuf", "no-msg-ring"] {
+                assert!(text.contains(needle), "`{needle}` is not in: {text}");
+            }
+            let source = error.source().unwrap().downcast_ref::<io::Error>().unwrap();
+            let source = source.get_ref().unwrap();
+            assert!(source.downcast_ref::<quoit::driver::UnknownCaps>().is_some());
+        };
+        says(start_error(Builder::new().caps("6.1,no-wifi").run(async {})));
+        // SAFETY: the process has no other thread that looks at the environment.
+        unsafe { std::env::set_var("QUOIT_CAPS", "no-wifi") };
+        says(start_error(runtime::run(async {})));
+        assert!(quoit::driver::caps().is_err());
+        Builder::new().caps("none").run(async {}).unwrap();
+    });
+}
+
+#[test]
 fn nonsense_is_refused_with_advice() {
     let text = |f: fn() -> Builder| {
         let panic = std::panic::catch_unwind(|| drop(f())).unwrap_err();

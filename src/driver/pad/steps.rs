@@ -422,3 +422,226 @@ fn timespec(ns: u64) -> types::Timespec {
     let ns = ns.min(1 << 62);
     types::Timespec::new().sec(ns / 1_000_000_000).nsec((ns % 1_000_000_000) as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buf::pool::{GROUP, Pool};
+    use std::rc::Rc;
+
+    const ID: u64 = 7;
+    const FD: types::Fd = types::Fd(5);
+
+    /// Steps over a kernel that lacks everything, and what a test plays that kernel with.
+    struct Old {
+        steps: Box<Steps>,
+        pool: Rc<Pool>,
+    }
+
+    impl Old {
+        fn new(mask: &str) -> Self {
+            let mask: crate::driver::caps::Mask = mask.parse().unwrap();
+            let mut steps = Steps::new(mask.allowed, mask.last_opcode).unwrap();
+            let pool = Rc::new(Pool::new().unwrap());
+            // SAFETY: the pool lives to the end of the test.
+            unsafe { steps.register(pool.registration()) };
+            Old { steps, pool }
+        }
+
+        /// The opcodes that the kernel is asked for `sqe`, and the answers that are given here.
+        fn push(&mut self, sqe: Sqe) -> (Vec<Fields>, Vec<Cqe>) {
+            // SAFETY: no kernel looks at what it points at, but at times that outlive the test.
+            unsafe { self.steps.push(sqe) };
+            let mut answers = Vec::new();
+            self.steps.translate(&mut answers, 0);
+            (self.asked(), answers)
+        }
+
+        fn asked(&mut self) -> Vec<Fields> {
+            self.steps.asks().map(|sqe| Fields::of(&sqe)).collect()
+        }
+
+        /// What the kernel's answer leads to.
+        fn answer(&mut self, user_data: u64, result: i32) -> (Vec<Fields>, Vec<Cqe>) {
+            let mut answers = vec![Cqe { user_data, result, flags: 0 }];
+            self.steps.translate(&mut answers, 0);
+            (self.asked(), answers)
+        }
+
+        fn is_done(&self) -> bool {
+            self.steps.requests.is_empty() && self.steps.timeouts.is_empty()
+        }
+    }
+
+    fn receive_many() -> Sqe {
+        opcode::RecvMulti::new(FD, GROUP).build().user_data(ID)
+    }
+
+    fn opcodes(asked: &[Fields]) -> Vec<u8> {
+        asked.iter().map(|fields| fields.opcode).collect()
+    }
+
+    fn cancel() -> Sqe {
+        opcode::AsyncCancel::new(ID).build().user_data(9)
+    }
+
+    #[track_caller]
+    fn is_last(answers: &[Cqe], result: i32) {
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        assert_eq!((answers[0].user_data, answers[0].result), (ID, result));
+        assert!(!answers[0].has_more());
+    }
+
+    const POLL: u8 = opcode::PollAdd::CODE;
+    const RECV: u8 = opcode::Recv::CODE;
+
+    #[test]
+    fn a_receive_holds_a_buffer_only_while_it_fills_it() {
+        let mut old = Old::new("5.10");
+        let (asked, answers) = old.push(receive_many());
+        assert_eq!((opcodes(&asked), answers.len()), (vec![POLL], 0));
+        let (asked, answers) = old.answer(ID, i32::from(libc::POLLIN));
+        assert_eq!((opcodes(&asked), answers.len()), (vec![RECV], 0));
+        assert_eq!((asked[0].flags & BUFFER_SELECT, asked[0].len), (0, 4096));
+        assert_eq!(asked[0].op_flags, libc::MSG_DONTWAIT as u32);
+        let (asked, answers) = old.answer(ID, 100);
+        assert_eq!(opcodes(&asked), [POLL]);
+        assert_eq!((answers[0].buffer(), answers[0].result), (Some(0), 100));
+        assert!(answers[0].has_more());
+        // What was not there after all: the buffer is the next receive's.
+        old.answer(ID, i32::from(libc::POLLIN));
+        assert_eq!(opcodes(&old.answer(ID, -libc::EAGAIN).0), [POLL]);
+        old.answer(ID, i32::from(libc::POLLIN));
+        let (_, answers) = old.answer(ID, 1);
+        assert_eq!(answers[0].buffer(), Some(1));
+        old.answer(ID, i32::from(libc::POLLIN));
+        let (asked, answers) = old.answer(ID, 0);
+        assert!(asked.is_empty() && old.is_done());
+        is_last(&answers, 0);
+        assert_eq!(answers[0].buffer(), None);
+    }
+
+    #[test]
+    fn a_receive_without_a_buffer_left_is_told_so() {
+        let mut old = Old::new("no-pbuf");
+        for _ in 0..256 {
+            old.push(receive_many());
+            old.answer(ID, i32::from(libc::POLLIN));
+            old.push(cancel());
+            let (_, answers) = old.answer(ID, 1);
+            is_last(&answers, 1);
+        }
+        old.push(receive_many());
+        let (asked, answers) = old.answer(ID, i32::from(libc::POLLIN));
+        is_last(&answers, -libc::ENOBUFS);
+        assert!(asked.is_empty() && old.is_done());
+        assert!(old.pool.grow());
+        old.push(receive_many());
+        assert_eq!(opcodes(&old.answer(ID, i32::from(libc::POLLIN)).0), [RECV]);
+    }
+
+    #[test]
+    fn a_cancel_ends_a_receive_at_each_of_its_steps() {
+        // What the kernel answers to the step that a cancel meets, and what the request comes to.
+        for (steps_before, answered, result) in [
+            (0, -libc::ECANCELED, -libc::ECANCELED),
+            // The step was answered before the cancel came: it finds nothing in flight.
+            (0, i32::from(libc::POLLIN), -libc::ECANCELED),
+            (1, -libc::ECANCELED, -libc::ECANCELED),
+            (1, -libc::EAGAIN, -libc::ECANCELED),
+            (1, 50, 50),
+            (1, 0, 0),
+            (1, -libc::ECONNRESET, -libc::ECONNRESET),
+        ] {
+            let mut old = Old::new("5.15");
+            old.push(receive_many());
+            for _ in 0..steps_before {
+                old.answer(ID, i32::from(libc::POLLIN));
+            }
+            let (asked, _) = old.push(cancel());
+            assert_eq!(opcodes(&asked), [opcode::AsyncCancel::CODE]);
+            let (asked, answers) = old.answer(ID, answered);
+            is_last(&answers, result);
+            assert!(asked.is_empty() && old.is_done());
+            assert_eq!(answers[0].buffer().is_some(), answered == 50);
+            assert_eq!(old.answer(9, -libc::ENOENT).1.len(), 1, "the cancel's own answer");
+        }
+    }
+
+    #[test]
+    fn accepts_and_receives_are_asked_again_until_they_fail_or_are_cancelled() {
+        let accept = || opcode::AcceptMulti::new(FD).flags(libc::SOCK_CLOEXEC).build();
+        for (sqe, one, end) in [
+            (accept().user_data(ID), 0, -libc::EMFILE),
+            (receive_many(), 10, 0),
+            (receive_many(), 10, -libc::ENOBUFS),
+        ] {
+            let mut old = Old::new("no-multishot-accept,no-multishot-recv");
+            let (asked, _) = old.push(sqe.clone());
+            assert_eq!((asked[0].opcode, asked[0].ioprio), (Fields::of(&sqe).opcode, 0));
+            assert_eq!(asked[0].op_flags, Fields::of(&sqe).op_flags);
+            let (again, answers) = old.answer(ID, one);
+            assert_eq!((again, answers[0].has_more()), (asked, true));
+            let (asked, answers) = old.answer(ID, end);
+            is_last(&answers, end);
+            assert!(asked.is_empty() && old.is_done());
+            old.push(sqe);
+            old.push(cancel());
+            let (asked, answers) = old.answer(ID, one);
+            is_last(&answers, one);
+            assert!(asked.is_empty() && old.is_done());
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_updated_by_a_removal_and_each_request_gets_one_answer() {
+        const UPDATE: u64 = 8;
+        let time = types::Timespec::new().sec(3);
+        let timeout = opcode::Timeout::new(&raw const time).flags(types::TimeoutFlags::ABS);
+        let timeout = timeout.build().user_data(ID);
+        let update = opcode::TimeoutUpdate::new(ID, &raw const time);
+        let update = update.flags(types::TimeoutFlags::ABS).build().user_data(UPDATE);
+        let refused = |answers: Vec<Cqe>| {
+            assert_eq!(answers, [Cqe::refusal(UPDATE, libc::ENOENT)], "there is no such timeout");
+        };
+
+        let mut old = Old::new("no-timeout-update");
+        refused(old.push(update.clone()).1);
+        old.push(timeout.clone());
+        let (asked, answers) = old.push(update.clone());
+        assert_eq!(opcodes(&asked), [opcode::TimeoutRemove::CODE]);
+        assert_eq!((asked[0].op_flags, asked[0].addr, answers.len()), (0, ID, 0));
+        // One more before the first is through: there is nothing more to remove.
+        assert!(old.push(update.clone()).0.is_empty());
+        assert!(old.answer(REMOVAL, 0).1.is_empty());
+        let (asked, answers) = old.answer(ID, -libc::ECANCELED);
+        assert_eq!(opcodes(&asked), [opcode::Timeout::CODE]);
+        assert_eq!((asked[0].user_data, asked[0].op_flags, asked[0].len), (ID, TIMEOUT_ABS, 1));
+        // SAFETY: it points to the place that the timeout keeps: seconds, then nanoseconds.
+        assert_eq!(unsafe { *(asked[0].addr as *const [i64; 2]) }, [3, 0]);
+        assert!(answers.iter().all(|cqe| (cqe.user_data, cqe.result) == (UPDATE, 0)));
+        assert_eq!(answers.len(), 2);
+
+        // It fires before the removal finds it.
+        old.push(update.clone());
+        let (asked, answers) = old.answer(ID, -libc::ETIME);
+        assert!(asked.is_empty() && old.answer(REMOVAL, -libc::ENOENT).1.is_empty());
+        let expected = [Cqe::refusal(ID, libc::ETIME), Cqe::refusal(UPDATE, libc::ENOENT)];
+        assert_eq!(answers, expected);
+        assert!(old.is_done());
+        refused(old.push(update).1);
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_know_is_refused_as_it_would() {
+        let mut old = Old::new("5.10");
+        let socket = opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build();
+        let polls = opcode::PollAdd::new(FD, libc::POLLIN as u32).multi(true).build();
+        for sqe in [socket, polls] {
+            let (asked, answers) = old.push(sqe.user_data(ID));
+            assert!(asked.is_empty() && old.is_done());
+            is_last(&answers, -libc::EINVAL);
+        }
+        assert!(Steps::new(Caps::ALL, u8::MAX).is_none(), "a kernel that lacks nothing");
+    }
+}

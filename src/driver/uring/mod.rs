@@ -554,6 +554,50 @@ mod tests {
     }
 
     #[test]
+    fn a_mask_takes_away_what_it_names_and_nothing_else() {
+        let present = |mask: &str| {
+            let list = open_under(mask).caps().list();
+            let names = list.iter().filter(|capability| capability.present);
+            names.map(|capability| capability.name).collect::<Vec<_>>()
+        };
+        let all = present("none");
+        assert_eq!(present("5.10"), [""; 0]);
+        for capability in &all {
+            let mut left = all.clone();
+            left.retain(|other| {
+                // The one cannot be had without the other.
+                let implied = (*capability, *other) == ("single-issuer", "defer-taskrun");
+                other != capability && !implied
+            });
+            assert_eq!(present(&format!("no-{capability}")), left);
+        }
+        assert_eq!(present("restricted"), all);
+    }
+
+    #[test]
+    fn a_restricted_ring_refuses_what_quoit_does_not_use() {
+        let (mut ring, mut answers) = (open_under("restricted"), Vec::new());
+        // SAFETY: a nop points at nothing.
+        unsafe { ring.push(nop(7)) };
+        ring.enter(Wait::Block, &mut answers).unwrap();
+        assert_eq!(answers, [Cqe::refusal(7, libc::EACCES)]);
+        assert!(ring.ring.submitter().register_eventfd_async(0).is_err());
+    }
+
+    #[test]
+    fn a_kick_ends_each_sleep_where_polls_are_asked_anew() {
+        let (mut ring, mut answers) = (open_under("5.10"), Vec::new());
+        for round in 1..=3 {
+            let (unparker, before) = (ring.unparker(), ring.now());
+            unparker.announce();
+            unparker.unpark();
+            ring.enter(Wait::Until(before + 5_000_000_000), &mut answers).unwrap();
+            assert!(ring.now() - before < 4_000_000_000, "a kick was lost");
+            assert_eq!(ring.counters().kicks, round);
+        }
+    }
+
+    #[test]
     fn a_refused_enter_keeps_every_request() {
         let mut left = 5;
         let fault: EnterFault = Box::new(move |_| {

@@ -11,17 +11,12 @@ use quoit::time::sleep;
 
 use super::assert_fruitful;
 use crate::loopback::{listen, resident, scaled, set_descriptor_limit};
-use crate::support::{Watch, isolated, ledger};
+use crate::support::{IDLE_CONNECTION_BYTES, Watch, isolated, ledger};
 use crate::support_alloc::live_bytes;
 
 /// Tells a process that it plays the clients, and of whom.
 const CLIENTS_OF: &str = "QUOIT_IDLE_CLIENTS_OF";
 const NAME: &str = "scorecard_core::idle::s18_idle_connections_cost_next_to_nothing";
-
-/// Most bytes of resident memory that one more idle connection may cost; 400 is the aim, and a page
-/// more or less is the allocator's. A slot is 128, an entry of the table of tasks 12, the stream's
-/// state 80 and the task of `echo` 176 with what the allocator adds.
-const BYTES: usize = 410;
 
 /// Connects as often as it is told, and holds the connections until it is told to end.
 fn clients(address: &str) {
@@ -117,7 +112,7 @@ fn s18_idle_connections_cost_next_to_nothing() {
             assert_eq!(now.live_ops as usize, served + 1, "one receive each, and the accept");
             assert!(share < 0.01, "{:.2} % of a core", share * 100.0);
             assert!(enters <= 3.0, "{enters} enters a second");
-            let is_small = is_instrumented() || each <= BYTES as f64;
+            let is_small = is_instrumented() || each <= IDLE_CONNECTION_BYTES.get() as f64;
             assert!(is_small, "{each} bytes for an idle connection");
             assert_fruitful(&now, 1);
 

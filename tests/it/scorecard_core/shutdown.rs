@@ -16,13 +16,13 @@ use quoit::Forked;
 use quoit::buf::{IoBuf, IoBufMut};
 use quoit::fs::{File, OpenOptions};
 use quoit::net::{TcpListener, TcpStream};
-use quoit::runtime::{self, Runtime};
+use quoit::runtime::{self, Builder, Runtime};
 use quoit::task::yield_now;
 
 use super::{assert_fruitful, silence_planted_panics};
 use crate::loopback::{blackhole, lap, listen, pair, pair_of_ours, scaled};
 use crate::quarantine::{PIECE, QuarantineBuf, violations};
-use crate::support::{Ledger, Watch, isolated};
+use crate::support::{Ledger, Watch, isolated, under};
 
 /// How long a runtime may take to end, whatever is in flight.
 const PROMPTLY: Duration = Duration::from_millis(500);
@@ -243,63 +243,72 @@ fn kill(child: i32) {
     assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
 }
 
+/// Where the kernel lets a child drive the ring, only the hook keeps it from that; and where it
+/// completes outside of the enter, it would write into memory that is free.
+const WITHOUT_A_GUARD: [&str; 2] = ["no-defer-taskrun,no-single-issuer", "5.10"];
+
 #[test]
 fn s06_a_forked_child_that_lives_on_keeps_no_operation_alive() {
     isolated(|| {
-        let path = std::env::temp_dir().join(format!("quoit-s06-{}", std::process::id()));
-        for round in 0..scaled(100, 10) {
-            let ledger = Ledger::open();
-            let watch = Watch::over("beside a forked child");
-            let runtime = Runtime::new().unwrap();
-            let wait = || {
-                // SAFETY: sleeps until it is killed.
-                unsafe { libc::pause() }
-            };
-            let (mut peers, child) = runtime.block_on(async {
-                let file = pipe(&path).await;
-                drop(quoit::spawn(async move {
-                    drop(file.read_at(QuarantineBuf::new(PIECE), 0).await);
-                }));
-                let mut peers = Vec::new();
-                for number in 0..8 {
-                    let (stream, peer) = pair().await;
-                    peers.push(peer);
-                    drop(quoit::spawn(async move {
-                        match number {
-                            0 => drop(stream.recv().await),
-                            _ => drop(stream.read(QuarantineBuf::new(PIECE)).await),
-                        }
-                    }));
-                }
-                lap().await;
-                assert!(runtime::stats().live_ops >= 9);
-                (peers, (round % 2 == 0).then(|| fork(wait)))
-            });
-            let child = child.unwrap_or_else(|| fork(wait));
-            let start = Instant::now();
-            while has_ring(child) {
-                assert!(start.elapsed() < Duration::from_secs(5), "the child keeps the ring");
-            }
-            let mut writer =
-                std::fs::OpenOptions::new().write(true).read(true).open(&path).unwrap();
-            let start = Instant::now();
-            drop(runtime);
-            assert!(start.elapsed() <= PROMPTLY, "the end took {:?}", start.elapsed());
-            for peer in &mut peers {
-                // The child holds the sockets, so the connections live, and this is delivered.
-                peer.write_all(&[7; PIECE]).unwrap();
-            }
-            writer.write_all(&[7; PIECE]).unwrap();
-            std::thread::sleep(Duration::from_millis(2));
-            assert_eq!(violations(), 0, "a kernel wrote into memory that was free");
-            kill(child);
-            assert_eq!(reap(child), None);
-            std::fs::remove_file(&path).unwrap();
-            drop((peers, writer));
-            ledger.close();
-            watch.ends();
+        for (name, builder) in under(&WITHOUT_A_GUARD) {
+            forked_children_that_live_on(name, &builder);
         }
     });
+}
+
+fn forked_children_that_live_on(name: &str, builder: &Builder) {
+    let path = std::env::temp_dir().join(format!("quoit-s06-{}", std::process::id()));
+    for round in 0..scaled(100, 10) {
+        let ledger = Ledger::open();
+        let watch = Watch::over(format!("beside a forked child, with {name}"));
+        let runtime = builder.clone().build().unwrap();
+        let wait = || {
+            // SAFETY: sleeps until it is killed.
+            unsafe { libc::pause() }
+        };
+        let (mut peers, child) = runtime.block_on(async {
+            let file = pipe(&path).await;
+            drop(quoit::spawn(async move {
+                drop(file.read_at(QuarantineBuf::new(PIECE), 0).await);
+            }));
+            let mut peers = Vec::new();
+            for number in 0..8 {
+                let (stream, peer) = pair().await;
+                peers.push(peer);
+                drop(quoit::spawn(async move {
+                    match number {
+                        0 => drop(stream.recv().await),
+                        _ => drop(stream.read(QuarantineBuf::new(PIECE)).await),
+                    }
+                }));
+            }
+            lap().await;
+            assert!(runtime::stats().live_ops >= 9);
+            (peers, (round % 2 == 0).then(|| fork(wait)))
+        });
+        let child = child.unwrap_or_else(|| fork(wait));
+        let start = Instant::now();
+        while has_ring(child) {
+            assert!(start.elapsed() < Duration::from_secs(5), "the child keeps the ring");
+        }
+        let mut writer = std::fs::OpenOptions::new().write(true).read(true).open(&path).unwrap();
+        let start = Instant::now();
+        drop(runtime);
+        assert!(start.elapsed() <= PROMPTLY, "the end took {:?}", start.elapsed());
+        for peer in &mut peers {
+            // The child holds the sockets, so the connections live, and this is delivered.
+            peer.write_all(&[7; PIECE]).unwrap();
+        }
+        writer.write_all(&[7; PIECE]).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(violations(), 0, "a kernel wrote into memory that was free");
+        kill(child);
+        assert_eq!(reap(child), None);
+        std::fs::remove_file(&path).unwrap();
+        drop((peers, writer));
+        ledger.close();
+        watch.ends();
+    }
 }
 
 fn is_forked(error: &io::Error) -> bool {
@@ -348,70 +357,76 @@ fn call_everything(idle: &TcpStream, busy: &TcpStream, listener: &TcpListener, f
 #[test]
 fn s06_a_forked_child_is_told_so_by_every_call_and_disturbs_nobody() {
     isolated(|| {
-        let ledger = Ledger::open();
-        let runtime = Runtime::new().unwrap();
-        for _ in 0..scaled(100, 10) {
-            let watch = Watch::over("with a child that calls");
-            runtime.block_on(async {
-                let (idle, mut idle_peer) = pair().await;
-                let (busy, mut busy_peer) = pair().await;
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                let address = listener.local_addr().unwrap();
-                let file = File::open("/dev/null").await.unwrap();
-                // In flight when the child is forked: a receive and an accept.
-                let (mut receive, mut accept) = (pin!(busy.recv()), pin!(listener.accept()));
-                let (other, mut other_peer) = pair().await;
-                let mut read = pin!(other.read(QuarantineBuf::new(8)));
-                poll_fn(|context| {
-                    assert!(receive.as_mut().poll(context).is_pending());
-                    assert!(accept.as_mut().poll(context).is_pending());
-                    assert!(read.as_mut().poll(context).is_pending());
-                    Poll::Ready(())
-                })
-                .await;
-                lap().await;
-                let child = fork(|| {
-                    let awaited = is_refused(receive.as_mut())
-                        && is_refused(accept.as_mut())
-                        && is_refused(async { Ok(read.as_mut().await?) });
-                    match awaited {
-                        true => call_everything(&idle, &busy, &listener, &file),
-                        false => 98,
-                    }
-                });
-                assert_eq!(reap(child), Some(0), "the call of this number was not refused");
-                // The parent goes on as if nothing had been.
-                let _client = std::net::TcpStream::connect(address).unwrap();
-                accept.await.unwrap();
-                busy_peer.write_all(b"parent").unwrap();
-                assert_eq!(&*receive.await.unwrap().unwrap(), b"parent");
-                other_peer.write_all(b"parent").unwrap();
-                assert_eq!(&*read.await.unwrap().1, b"parent");
-                idle_peer.write_all(b"parent").unwrap();
-                assert_eq!(idle.read(Vec::with_capacity(9)).await.unwrap().1, b"parent");
-            });
-            // Outside of `block_on`, with something in flight.
-            runtime.block_on(async { drop(quoit::spawn(quoit::time::sleep(Duration::MAX))) });
-            let child = fork(|| {
-                std::panic::set_hook(Box::new(|_| ()));
-                let panic = catch_unwind(AssertUnwindSafe(|| runtime.block_on(lap())));
-                let text = panic.unwrap_err().downcast::<String>().unwrap_or_default();
-                assert!(text.contains("forked"), "{text}");
-                let handle = runtime.handle();
-                assert!(handle.call_soon(|| ()).is_err() && handle.spawn_on(async || ()).is_err());
-                assert!(Runtime::new().unwrap_err().to_string().contains("forked"));
-                0
-            });
-            assert_eq!(reap(child), Some(0));
-            watch.ends();
+        for (name, builder) in under(&WITHOUT_A_GUARD) {
+            forked_children_that_call(name, builder);
         }
-        let child = fork(move || {
-            drop(runtime);
+    });
+}
+
+fn forked_children_that_call(name: &str, builder: Builder) {
+    let ledger = Ledger::open();
+    let runtime = builder.build().unwrap();
+    for _ in 0..scaled(100, 10) {
+        let watch = Watch::over(format!("with a child that calls, with {name}"));
+        runtime.block_on(async {
+            let (idle, mut idle_peer) = pair().await;
+            let (busy, mut busy_peer) = pair().await;
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let file = File::open("/dev/null").await.unwrap();
+            // In flight when the child is forked: a receive and an accept.
+            let (mut receive, mut accept) = (pin!(busy.recv()), pin!(listener.accept()));
+            let (other, mut other_peer) = pair().await;
+            let mut read = pin!(other.read(QuarantineBuf::new(8)));
+            poll_fn(|context| {
+                assert!(receive.as_mut().poll(context).is_pending());
+                assert!(accept.as_mut().poll(context).is_pending());
+                assert!(read.as_mut().poll(context).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            lap().await;
+            let child = fork(|| {
+                let awaited = is_refused(receive.as_mut())
+                    && is_refused(accept.as_mut())
+                    && is_refused(async { Ok(read.as_mut().await?) });
+                match awaited {
+                    true => call_everything(&idle, &busy, &listener, &file),
+                    false => 98,
+                }
+            });
+            assert_eq!(reap(child), Some(0), "the call of this number was not refused");
+            // The parent goes on as if nothing had been.
+            let _client = std::net::TcpStream::connect(address).unwrap();
+            accept.await.unwrap();
+            busy_peer.write_all(b"parent").unwrap();
+            assert_eq!(&*receive.await.unwrap().unwrap(), b"parent");
+            other_peer.write_all(b"parent").unwrap();
+            assert_eq!(&*read.await.unwrap().1, b"parent");
+            idle_peer.write_all(b"parent").unwrap();
+            assert_eq!(idle.read(Vec::with_capacity(9)).await.unwrap().1, b"parent");
+        });
+        // Outside of `block_on`, with something in flight.
+        runtime.block_on(async { drop(quoit::spawn(quoit::time::sleep(Duration::MAX))) });
+        let child = fork(|| {
+            std::panic::set_hook(Box::new(|_| ()));
+            let panic = catch_unwind(AssertUnwindSafe(|| runtime.block_on(lap())));
+            let text = panic.unwrap_err().downcast::<String>().unwrap_or_default();
+            assert!(text.contains("forked"), "{text}");
+            let handle = runtime.handle();
+            assert!(handle.call_soon(|| ()).is_err() && handle.spawn_on(async || ()).is_err());
+            assert!(Runtime::new().unwrap_err().to_string().contains("forked"));
             0
         });
-        assert_eq!(reap(child), Some(0), "the child ends the runtime that it has a copy of");
-        drop(ledger);
+        assert_eq!(reap(child), Some(0));
+        watch.ends();
+    }
+    let child = fork(move || {
+        drop(runtime);
+        0
     });
+    assert_eq!(reap(child), Some(0), "the child ends the runtime that it has a copy of");
+    drop(ledger);
 }
 
 #[test]
