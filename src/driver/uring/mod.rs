@@ -8,6 +8,7 @@
 pub(crate) mod call;
 mod enter;
 mod fixed;
+mod padded;
 mod probe;
 mod restrict;
 mod setup;
@@ -161,26 +162,6 @@ impl Uring {
         self.caps
     }
 
-    /// Queues what `steps` wants to be asked next.
-    fn queue_steps(&mut self, steps: &mut Steps) {
-        for sqe in steps.asks() {
-            self.queue(sqe);
-        }
-    }
-
-    /// Queues a request in the steps that this kernel has for it.
-    ///
-    /// # Safety
-    /// As [`Driver::push`].
-    #[cold]
-    unsafe fn push_in_steps(&mut self, sqe: Sqe) {
-        let mut steps = self.steps.take().expect("there are steps");
-        // SAFETY: the caller's promise.
-        unsafe { steps.push(sqe) };
-        self.queue_steps(&mut steps);
-        self.steps = Some(steps);
-    }
-
     fn queue(&mut self, sqe: Sqe) {
         if !self.spill.is_empty() || !self.fits(&sqe) {
             self.spill.push_back(sqe);
@@ -215,7 +196,7 @@ impl Uring {
 
     /// Takes what has been answered, and publishes the head of the queue. Returns how many.
     fn reap(&mut self, answers: &mut Vec<Cqe>) -> usize {
-        let (mut taken, first) = (0, answers.len());
+        let mut taken = 0;
         for entry in self.ring.completion() {
             taken += 1;
             let (user_data, result) = (entry.user_data(), entry.result());
@@ -233,28 +214,7 @@ impl Uring {
             }
         }
         self.counters.cqes += taken as u64;
-        if let Some(mut steps) = self.steps.take() {
-            steps.translate(answers, first);
-            self.queue_steps(&mut steps);
-            self.steps = Some(steps);
-        }
         taken
-    }
-
-    /// Has a deadline that cannot be part of a wait be a request instead.
-    fn without_deadline(&mut self, wait: Wait) -> Wait {
-        let Wait::Until(time) = wait else { return wait };
-        if self.caps.has(Cap::ExtArg) {
-            return wait;
-        }
-        if time <= clock::monotonic() {
-            return Wait::Poll;
-        }
-        let mut steps = self.steps.take().expect("there are steps without ext-arg");
-        steps.arm(time);
-        self.queue_steps(&mut steps);
-        self.steps = Some(steps);
-        Wait::Block
     }
 
     /// Whether an enter could bring anything: only a hint, which is why it cannot be relied on for ever.
@@ -262,8 +222,7 @@ impl Uring {
         let queue = self.ring.submission();
         let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
         drop(queue);
-        let given_here = self.steps.as_ref().is_some_and(|steps| steps.is_ready());
-        idle && !given_here && !self.work_may_be_left && self.ring.completion().is_empty()
+        idle && !self.work_may_be_left && self.ring.completion().is_empty()
     }
 
     /// Hands over, sleeps as told, and reaps.
@@ -276,8 +235,6 @@ impl Uring {
         self.quiet_laps = 0;
         let before = answers.len();
         loop {
-            let kicks = self.counters.kicks;
-            let asked = self.without_deadline(wait);
             self.refill();
             let (queued, overflowed) = {
                 let queue = self.ring.submission();
@@ -286,12 +243,10 @@ impl Uring {
             self.counters.overflows += u64::from(overflowed);
             // What overflowed is taken first, what spilled is handed over first, and with answers
             // in hand there is no reason to sleep.
-            let given_here = self.steps.as_ref().is_some_and(|steps| steps.is_ready());
-            let hurry =
-                overflowed || !self.spill.is_empty() || answers.len() > before || given_here;
-            let now = if hurry { Wait::Poll } else { asked };
+            let hurry = overflowed || !self.spill.is_empty() || answers.len() > before;
+            let wait = if hurry { Wait::Poll } else { wait };
             self.counters.enters += 1;
-            let outcome = self.enter.call(queued as u32, now)?;
+            let outcome = self.enter.call(queued as u32, wait)?;
             if let Outcome::Done { submitted } = outcome {
                 self.counters.sqes += u64::from(submitted);
             }
@@ -300,14 +255,6 @@ impl Uring {
             match outcome {
                 Outcome::Done { .. } if self.spill.is_empty() => {
                     self.backoff = Duration::ZERO;
-                    // A step was answered, and no request: the sleep goes on.
-                    let only_steps = self.steps.is_some()
-                        && asked != Wait::Poll
-                        && answers.len() == before
-                        && self.counters.kicks == kicks;
-                    if only_steps && taken > 0 {
-                        continue;
-                    }
                     return Ok(());
                 }
                 Outcome::Done { .. } => {}
@@ -328,6 +275,7 @@ impl Uring {
 
     /// A foreign loop sleeps on the bell until the kernel rings it: for what waits here, because an
     /// enter was refused or the kick's watch has ended, the kernel would not.
+    #[cold]
     fn ring_for_what_is_left(&mut self) {
         let Some(bell) = self.bell.get() else { return };
         let queued = !self.spill.is_empty() || !self.ring.submission().is_empty();
@@ -361,8 +309,13 @@ unsafe impl Driver for Uring {
         if let Some(bell) = self.bell.get() {
             bell.silence();
         }
-        let result = self.trade(wait, answers);
-        self.ring_for_what_is_left();
+        let result = match self.steps {
+            None => self.trade(wait, answers),
+            Some(_) => self.trade_in_steps(wait, answers),
+        };
+        if self.bell.get().is_some() {
+            self.ring_for_what_is_left();
+        }
         result
     }
 
