@@ -233,7 +233,7 @@ impl Uring {
             return Ok(());
         }
         self.quiet_laps = 0;
-        let before = answers.len();
+        let (before, kicks) = (answers.len(), self.counters.kicks);
         loop {
             self.refill();
             let (queued, overflowed) = {
@@ -242,8 +242,9 @@ impl Uring {
             };
             self.counters.overflows += u64::from(overflowed);
             // What overflowed is taken first, what spilled is handed over first, and with answers
-            // in hand there is no reason to sleep.
-            let hurry = overflowed || !self.spill.is_empty() || answers.len() > before;
+            // or a kick in hand there is no reason to sleep.
+            let in_hand = answers.len() > before || self.counters.kicks != kicks;
+            let hurry = overflowed || !self.spill.is_empty() || in_hand;
             let wait = if hurry { Wait::Poll } else { wait };
             self.counters.enters += 1;
             let outcome = self.enter.call(queued as u32, wait)?;
@@ -457,6 +458,25 @@ mod tests {
         ring.enter(Wait::Block, &mut answers).unwrap();
         other.join().unwrap();
         assert!(answers.is_empty());
+        assert_eq!(ring.counters().kicks, 1);
+    }
+
+    #[test]
+    fn a_kick_that_comes_while_requests_are_handed_over_in_parts_ends_the_sleep() {
+        let (mut ring, mut answers) = (Uring::new(sizes(2, 64, "none"), None).unwrap(), Vec::new());
+        ring.enter(Wait::Poll, &mut answers).unwrap();
+        let never = EventFd::new().unwrap();
+        for number in 0..4 {
+            let fd = types::Fd(never.0.as_raw_fd());
+            let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
+            // SAFETY: a poll points at nothing.
+            unsafe { ring.push(poll.user_data(number)) };
+        }
+        let (unparker, start) = (ring.unparker(), ring.now());
+        unparker.announce();
+        unparker.unpark();
+        ring.enter(Wait::Until(start + 5_000_000_000), &mut answers).unwrap();
+        assert!(ring.now() - start < 4_000_000_000, "the sleep went on");
         assert_eq!(ring.counters().kicks, 1);
     }
 
