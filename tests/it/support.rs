@@ -5,6 +5,7 @@ use std::fs;
 use std::future::Future;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -137,6 +138,15 @@ impl Figure {
         let lacks = |name: &&str| caps.iter().any(|cap| cap.name == *name && !cap.present);
         if self.lacking.iter().any(lacks) { self.without } else { self.with }
     }
+}
+
+/// Whether a sanitizer is at work: its shadow takes terabytes of addresses, and is resident too.
+pub(crate) fn is_instrumented() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let sizes = fs::read_to_string("/proc/self/statm").unwrap();
+        sizes.split(' ').next().unwrap().parse::<usize>().unwrap() > 1 << 28
+    })
 }
 
 /// Ends the process with a sentence when a test hangs: a thread that is stuck cannot be ended.

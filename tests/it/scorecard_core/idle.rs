@@ -11,7 +11,7 @@ use quoit::time::sleep;
 
 use super::assert_fruitful;
 use crate::loopback::{listen, resident, scaled, set_descriptor_limit};
-use crate::support::{IDLE_CONNECTION_BYTES, Watch, isolated, ledger};
+use crate::support::{IDLE_CONNECTION_BYTES, Watch, is_instrumented, isolated, ledger};
 use crate::support_alloc::live_bytes;
 
 /// Tells a process that it plays the clients, and of whom.
@@ -45,12 +45,6 @@ async fn echo(stream: TcpStream) -> std::io::Result<()> {
         stream.write_all(chunk).await?;
     }
     Ok(())
-}
-
-/// Whether a sanitizer is at work: its shadow takes terabytes of addresses, and is resident too.
-fn is_instrumented() -> bool {
-    let sizes = std::fs::read_to_string("/proc/self/statm").unwrap();
-    sizes.split(' ').next().unwrap().parse::<usize>().unwrap() > 1 << 28
 }
 
 /// The CPU time of this thread.
