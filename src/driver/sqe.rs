@@ -2,6 +2,8 @@
 
 use std::io;
 
+use io_uring::types;
+
 use crate::sys::fork::Forked;
 
 /// A request: io_uring's submission queue entry.
@@ -123,10 +125,16 @@ impl Cqe {
     }
 }
 
+/// Nanoseconds as the kernel takes them; it would accept nonsense, and a loop would spin on it.
+pub(crate) fn timespec(ns: u64) -> types::Timespec {
+    let ns = ns.min(1 << 62);
+    types::Timespec::new().sec(ns / 1_000_000_000).nsec((ns % 1_000_000_000) as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use io_uring::{opcode, types};
+    use io_uring::opcode;
 
     #[test]
     fn the_view_sees_what_the_builder_wrote() {

@@ -20,6 +20,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::provided::{Offer, Provided};
 use crate::driver::caps::{Cap, Caps};
+use crate::driver::sqe::timespec;
 use crate::driver::{Cqe, Fields, RESERVED, Register, Sqe};
 
 /// The timeout that ends a wait.
@@ -138,15 +139,6 @@ impl Steps {
             {
                 self.start(&fields, Step::Accept, true);
             }
-            opcode::AsyncCancel::CODE => {
-                if let Some(request) = self.requests.get_mut(&fields.addr) {
-                    request.cancelled = true;
-                }
-                if let Some(timeout) = self.timeouts.get_mut(&fields.addr) {
-                    timeout.cancelled = true;
-                }
-                self.asks.push(sqe);
-            }
             opcode::Timeout::CODE if lacks(Cap::TimeoutUpdate) => {
                 self.timeouts.insert(fields.user_data, Timeout::new(&sqe));
                 self.asks.push(sqe);
@@ -158,6 +150,15 @@ impl Steps {
                 let time = unsafe { *(fields.off as *const types::Timespec) };
                 let flags = fields.op_flags & !TIMEOUT_UPDATE;
                 self.update(fields.addr, time, flags, fields.user_data);
+            }
+            opcode::AsyncCancel::CODE | opcode::TimeoutRemove::CODE => {
+                if let Some(request) = self.requests.get_mut(&fields.addr) {
+                    request.cancelled = true;
+                }
+                if let Some(timeout) = self.timeouts.get_mut(&fields.addr) {
+                    timeout.cancelled = true;
+                }
+                self.asks.push(sqe);
             }
             opcode::PollAdd::CODE
                 if fields.len & POLL_MULTISHOT != 0 && lacks(Cap::MultishotPoll) =>
@@ -418,11 +419,6 @@ fn removal(target: u64) -> Sqe {
     opcode::TimeoutRemove::new(target).build().user_data(REMOVAL)
 }
 
-fn timespec(ns: u64) -> types::Timespec {
-    let ns = ns.min(1 << 62);
-    types::Timespec::new().sec(ns / 1_000_000_000).nsec((ns % 1_000_000_000) as u32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -629,7 +625,17 @@ mod tests {
         let expected = [Cqe::refusal(ID, libc::ETIME), Cqe::refusal(UPDATE, libc::ENOENT)];
         assert_eq!(answers, expected);
         assert!(old.is_done());
-        refused(old.push(update).1);
+        refused(old.push(update.clone()).1);
+
+        // It is removed for good before it has become another.
+        old.push(timeout);
+        old.push(update);
+        let removal = opcode::TimeoutRemove::new(ID).build().user_data(9);
+        assert_eq!(opcodes(&old.push(removal).0), [opcode::TimeoutRemove::CODE]);
+        let (asked, answers) = old.answer(ID, -libc::ECANCELED);
+        let expected = [Cqe::refusal(ID, libc::ECANCELED), Cqe::refusal(UPDATE, libc::ENOENT)];
+        assert_eq!((asked.len(), answers), (0, expected.to_vec()));
+        assert!(old.is_done());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use io_uring::{IoUring, types};
 
 use super::{EnterFault, Wait, setup};
 use crate::driver::caps::{Cap, Caps};
+use crate::driver::sqe::timespec;
 use crate::sys::clock;
 
 const GETEVENTS: u32 = 1;
@@ -166,12 +167,6 @@ impl Enter {
         }
         Some(self.judge(Err(io::Error::from_raw_os_error(errno))))
     }
-}
-
-/// Nanoseconds as the kernel takes them; it would accept nonsense, and a loop would spin on it.
-fn timespec(ns: u64) -> types::Timespec {
-    let ns = ns.min(1 << 62);
-    types::Timespec::new().sec(ns / 1_000_000_000).nsec((ns % 1_000_000_000) as u32)
 }
 
 /// The kernel's `io_uring_rsrc_update`.
