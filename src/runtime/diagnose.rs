@@ -253,25 +253,18 @@ fn errno(number: i32) -> Option<(&'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
-    use std::thread;
+    use crate::sys::fake_root::FakeRoot;
 
-    /// A directory that stands for `/` and goes with its owner.
-    struct Root(PathBuf);
+    /// The files that tell why io_uring is refused.
+    struct Root(FakeRoot);
 
     impl Root {
         fn new() -> Self {
-            let name = format!("diagnose-{}-{:?}", std::process::id(), thread::current().id());
-            let path = std::env::temp_dir().join(name);
-            fs::create_dir(&path).unwrap();
-            Root(path)
+            Root(FakeRoot::new())
         }
 
         fn with(self, path: &str, text: &str) -> Self {
-            let path = self.0.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-            self
+            Root(self.0.with(path, text))
         }
 
         fn kernel(self, release: &str) -> Self {
@@ -302,12 +295,6 @@ mod tests {
             for needle in needles {
                 assert!(text.contains(needle), "`{needle}` is not in: {text}");
             }
-        }
-    }
-
-    impl Drop for Root {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
         }
     }
 

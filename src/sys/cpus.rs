@@ -202,25 +202,19 @@ fn contains(list: &[RangeInclusive<usize>], cpu: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::fake_root::FakeRoot;
     use std::thread;
 
-    /// A directory that stands for `/` and goes with its owner.
-    struct Root(PathBuf);
+    /// The files of a machine's CPUs and cgroups.
+    struct Root(FakeRoot);
 
     impl Root {
         fn new() -> Self {
-            // Tests run in one process or in many, on threads or not: both numbers are needed.
-            let name = format!("cpus-{}-{:?}", std::process::id(), thread::current().id());
-            let path = std::env::temp_dir().join(name);
-            fs::create_dir(&path).unwrap();
-            Root(path)
+            Root(FakeRoot::new())
         }
 
         fn with(self, path: &str, text: &str) -> Self {
-            let path = self.0.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-            self
+            Root(self.0.with(path, text))
         }
 
         fn siblings(self, cpu: usize, list: &str) -> Self {
@@ -249,12 +243,6 @@ mod tests {
             let dir = format!("sys/fs/cgroup/cpu,cpuacct{group}");
             self.with(&format!("{dir}/cpu.cfs_quota_us"), &format!("{quota_us}\n"))
                 .with(&format!("{dir}/cpu.cfs_period_us"), "100000\n")
-        }
-    }
-
-    impl Drop for Root {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
         }
     }
 

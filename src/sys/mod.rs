@@ -5,6 +5,8 @@ pub(crate) mod atomic;
 pub(crate) mod clock;
 pub(crate) mod cpus;
 pub(crate) mod current;
+#[cfg(test)]
+pub(crate) mod fake_root;
 pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod guard;
