@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::Driver;
 use super::caps::Mask;
-use super::uring::{EnterFault, Refused, Sizes, Uring};
+use super::uring::{self, EnterFault, Refused, Sizes, Uring};
 
 /// A kernel that a runtime can be told to use.
 ///
@@ -37,7 +37,18 @@ impl DriverKind {
     /// What the system answered; [`UnknownCaps`](super::UnknownCaps).
     pub fn open(self) -> io::Result<Box<dyn Driver>> {
         let sizes = Sizes { mask: Mask::of_the_environment()?, ..Sizes::default() };
-        self.open_with(sizes, None).map_err(|refused| refused.error)
+        let choice = self.choose().map_err(|neither| neither.uring.error)?;
+        choice.kind.open_with(sizes, None).map_err(|refused| refused.error)
+    }
+
+    /// Settles on one kind, so that all cores of a start have the same: what `Auto` comes to here.
+    pub(crate) fn choose(self) -> Result<Choice, Neither> {
+        match self {
+            DriverKind::Auto => Choice::between(uring::is_usable(), || {
+                DriverKind::Epoll.open_with(Sizes::default(), None).map(drop)
+            }),
+            kind => Ok(Choice { kind, refused: None }),
+        }
     }
 
     pub(crate) fn open_with(
@@ -51,6 +62,39 @@ impl DriverKind {
                 let error = io::Error::from(io::ErrorKind::Unsupported);
                 Err(Refused { step: "opening the epoll driver", error })
             }
+        }
+    }
+}
+
+/// What a choice of a kernel has come to.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    pub(crate) kind: DriverKind,
+    /// Why it is not io_uring, where that was wanted.
+    pub(crate) refused: Option<Refused>,
+}
+
+/// No kernel will do.
+#[derive(Debug)]
+pub(crate) struct Neither {
+    pub(crate) uring: Refused,
+    /// Why epoll cannot take its place, if it was asked to.
+    pub(crate) epoll: Option<Refused>,
+}
+
+impl Choice {
+    fn between(
+        uring: Result<(), Refused>,
+        epoll: impl FnOnce() -> Result<(), Refused>,
+    ) -> Result<Self, Neither> {
+        let uring = match uring {
+            Ok(()) => return Ok(Choice { kind: DriverKind::Uring, refused: None }),
+            Err(refused) if refused.is_of_io_uring() => refused,
+            Err(uring) => return Err(Neither { uring, epoll: None }),
+        };
+        match epoll() {
+            Ok(()) => Ok(Choice { kind: DriverKind::Epoll, refused: Some(uring) }),
+            Err(epoll) => Err(Neither { uring, epoll: Some(epoll) }),
         }
     }
 }
@@ -79,3 +123,57 @@ impl fmt::Display for UnknownDriver {
 }
 
 impl std::error::Error for UnknownDriver {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(step: &'static str, errno: i32) -> Refused {
+        Refused { step, error: io::Error::from_raw_os_error(errno) }
+    }
+
+    #[test]
+    fn io_uring_is_taken_where_it_can_be_used() {
+        let choice = Choice::between(Ok(()), || unreachable!("epoll is not asked"));
+        let choice = choice.unwrap();
+        assert!(choice.kind == DriverKind::Uring && choice.refused.is_none());
+    }
+
+    #[test]
+    fn epoll_takes_its_place_where_io_uring_itself_is_refused() {
+        for errno in [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::EINVAL] {
+            for step in ["io_uring_setup", "IORING_REGISTER_PROBE", "io_uring_enter"] {
+                let choice = Choice::between(Err(refused(step, errno)), || Ok(())).unwrap();
+                assert_eq!(choice.kind, DriverKind::Epoll);
+                assert_eq!(choice.refused.unwrap().step, step);
+            }
+        }
+    }
+
+    #[test]
+    fn a_want_of_memory_or_descriptors_is_no_reason_to_change_the_kernel() {
+        let steps = [("io_uring_setup", libc::ENOMEM), ("io_uring_setup", libc::EMFILE)];
+        for (step, errno) in steps.into_iter().chain([("eventfd", libc::EPERM)]) {
+            let neither = Choice::between(Err(refused(step, errno)), || Ok(())).unwrap_err();
+            assert!(neither.uring.step == step && neither.epoll.is_none());
+        }
+    }
+
+    #[test]
+    fn both_refusals_are_kept_when_no_kernel_will_do() {
+        let epoll = || Err(refused("epoll_create1", libc::EMFILE));
+        let uring = Err(refused("io_uring_setup", libc::EPERM));
+        let neither = Choice::between(uring, epoll).unwrap_err();
+        assert_eq!(
+            (neither.uring.step, neither.epoll.unwrap().step),
+            ("io_uring_setup", "epoll_create1")
+        );
+    }
+
+    #[test]
+    fn whoever_names_a_kernel_gets_that_one() {
+        for kind in [DriverKind::Uring, DriverKind::Epoll] {
+            assert_eq!(kind.choose().unwrap().kind, kind);
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use super::diagnose::Failed;
+use super::diagnose::{Failed, why};
 use super::entry::Main;
 use super::error::Result;
 use super::log::Log;
@@ -179,7 +179,10 @@ impl Builder {
     }
 
     /// Which kernel the cores talk to. Without this call it is what the environment's `QUOIT_DRIVER`
-    /// says (`auto`, `uring` or `epoll`), and without that [`DriverKind::Auto`].
+    /// says (`auto`, `uring` or `epoll`), and without that [`DriverKind::Auto`]: io_uring, or epoll
+    /// where the system refuses io_uring itself. That is said once per start, with its cause, in a
+    /// line of the [`log`](Builder::log), and [`runtime::driver`](super::driver) tells which it is.
+    /// All cores of a start have the same. With [`DriverKind::Uring`] the start fails instead.
     pub fn driver(mut self, kind: DriverKind) -> Self {
         self.kernel = Kernel::Kind(kind);
         self
@@ -322,13 +325,14 @@ impl Builder {
     /// # Panics
     /// If [`cores`](Builder::cores) or [`cpus`](Builder::cpus) asked for more than one.
     #[track_caller]
-    pub fn build(self) -> Result<Runtime> {
+    pub fn build(mut self) -> Result<Runtime> {
         let one = match &self.cpus {
             Cpus::Allowed => true,
             Cpus::Count(count) => *count == 1,
             Cpus::These(numbers) => numbers.len() == 1,
         };
         assert!(one, "build and run make one core, on this thread; call start_per_core for more");
+        self.settle_kernel(Some(0))?;
         let seat = Seat { index: 0, count: 1, group: next_number() };
         Ok(Runtime::of(self.open(seat)?))
     }
@@ -345,6 +349,30 @@ impl Builder {
     pub fn start_per_core<Form, M: Main<Form>>(self, main: M) -> Result<()> {
         super::assert_outside("start_per_core");
         start::start_per_core(self, main)
+    }
+
+    /// Settles which kernel all cores of this start talk to, and says so if it is not the one that
+    /// was wanted.
+    pub(super) fn settle_kernel(&mut self, core: Option<usize>) -> Result<()> {
+        let failed = |Refused { step, error }| Failed { core, step, error };
+        let wanted = match &self.kernel {
+            Kernel::Own(_) => return Ok(()),
+            // It opens nothing; `open` says why.
+            _ if fork::forked() => return Ok(()),
+            Kernel::Kind(kind) => *kind,
+            Kernel::Open => {
+                driver_of_the_environment().map_err(|refused| failed(refused).explain())?
+            }
+        };
+        let choice = wanted.choose().map_err(|neither| match neither.epoll {
+            Some(epoll) => failed(neither.uring).explain_both(epoll),
+            None => failed(neither.uring).explain(),
+        })?;
+        if let Some(refused) = choice.refused {
+            self.log.line(&format!("epoll takes the place of io_uring: {}", why(refused)));
+        }
+        self.kernel = Kernel::Kind(choice.kind);
+        Ok(())
     }
 
     /// Opens one core on this thread.
@@ -372,7 +400,8 @@ impl Builder {
                 return make(seat.index).map_err(|error| Refused { step, error });
             }
             Kernel::Kind(kind) => *kind,
-            Kernel::Open => driver_of_the_environment()?,
+            // Only a forked child has not settled, and it is refused before it comes here.
+            Kernel::Open => DriverKind::Auto,
         };
         let mask = match &self.caps {
             Some(mask) => mask.parse(),

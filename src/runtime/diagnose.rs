@@ -1,14 +1,13 @@
 //! Why a core did not start: what failed, the cause that was found, and what mends it.
 //!
-//! Causes are read, not guessed: from files below a root, which is `/` outside tests, and from the
-//! limits of the process.
+//! Causes are read, not guessed (`sys::facts`).
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use super::error::Error;
-use crate::sys::limits::{self, Limit};
+use crate::driver::uring::Refused;
+use crate::sys::facts::Facts;
 
 const PERMIT_CALLS: &str = "permit io_uring_setup, io_uring_enter and io_uring_register";
 
@@ -27,24 +26,40 @@ impl Failed {
         Error::start(self.core, text, self.error)
     }
 
+    /// As `explain`, and why what was tried in its place would not do either.
+    pub(super) fn explain_both(self, other: Refused) -> Error {
+        let text = self.text(&Facts::read(Path::new("/")));
+        let text = format!("{text}. Epoll cannot take its place: {}", why(other));
+        Error::start(self.core, text, self.error)
+    }
+
     fn text(&self, facts: &Facts) -> String {
         let who = match self.core {
             Some(core) => format!("core {core}"),
             None => "the runtime".to_owned(),
         };
+        format!("{who} could not start: {}", self.what(facts))
+    }
+
+    /// What failed, and the cause that was found.
+    fn what(&self, facts: &Facts) -> String {
         let what = match self.error.raw_os_error().and_then(errno) {
             Some((name, meaning)) => format!("{} gave {name} ({meaning})", self.step),
             None => format!("{}: {}", self.step, self.error),
         };
         match self.cause(facts) {
-            Some(cause) => format!("{who} could not start: {what}; {cause}"),
-            None => format!("{who} could not start: {what}"),
+            Some(cause) => format!("{what}; {cause}"),
+            None => what,
         }
     }
 
     fn cause(&self, facts: &Facts) -> Option<String> {
         let opens_the_ring = self.step.starts_with("io_uring") || self.step.starts_with("IORING");
-        match self.error.raw_os_error()? {
+        let Some(errno) = self.error.raw_os_error() else {
+            let lacks = opens_the_ring && self.error.kind() == io::ErrorKind::Unsupported;
+            return lacks.then(|| facts.why_lacking());
+        };
+        match errno {
             libc::EPERM | libc::EACCES if opens_the_ring => Some(facts.why_forbidden()),
             libc::ENOSYS if opens_the_ring => Some(facts.why_absent()),
             libc::EINVAL if opens_the_ring => Some(facts.why_invalid()),
@@ -64,47 +79,17 @@ impl Failed {
     }
 }
 
+/// Why a kernel refused, said where that is no error: another one takes its place.
+pub(crate) fn why(refused: Refused) -> String {
+    let Refused { step, error } = refused;
+    Failed { core: None, step, error }.what(&Facts::read(Path::new("/")))
+}
+
 /// The step of making a core's thread.
 pub(super) const START_THREAD: &str = "starting a thread";
 
-/// What is known about this machine and process, as far as it can be read.
-#[derive(Debug, Clone, Default)]
-struct Facts {
-    /// `kernel.io_uring_disabled`: 0 nobody is refused, 1 the unprivileged, 2 everybody.
-    disabled: Option<u32>,
-    /// `kernel.io_uring_group`: whose members are not refused by 1.
-    group: Option<i64>,
-    /// Whether a seccomp filter is in force for this thread.
-    filtered: bool,
-    release: Option<String>,
-    files: Option<(u64, u64)>,
-    descriptors: Option<Limit>,
-    locked_memory: Option<Limit>,
-}
-
+/// The texts about what was found.
 impl Facts {
-    fn read(root: &Path) -> Self {
-        let text = |path: &str| fs::read_to_string(root.join(path)).ok();
-        let setting = |path: &str| text(path)?.trim().parse::<i64>().ok();
-        // The thread's own status: filters are per thread.
-        let status = text("proc/thread-self/status").or_else(|| text("proc/self/status"));
-        Facts {
-            disabled: setting("proc/sys/kernel/io_uring_disabled")
-                .and_then(|value| u32::try_from(value).ok()),
-            group: setting("proc/sys/kernel/io_uring_group"),
-            filtered: status.is_some_and(|status| seccomp_mode(&status) == Some(2)),
-            release: text("proc/sys/kernel/osrelease").map(|text| text.trim().to_owned()),
-            files: text("proc/sys/fs/file-nr").and_then(|text| file_numbers(&text)),
-            descriptors: limits::descriptors(),
-            locked_memory: limits::locked_memory(),
-        }
-    }
-
-    fn version(&self) -> Option<(u32, u32)> {
-        let mut numbers = self.release.as_deref()?.split(|c: char| !c.is_ascii_digit());
-        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-    }
-
     fn kernel(&self) -> String {
         self.release.as_ref().map_or("this kernel".into(), |release| format!("kernel {release}"))
     }
@@ -176,6 +161,14 @@ impl Facts {
         }
     }
 
+    fn why_lacking(&self) -> String {
+        format!(
+            "{} does not know it, or a sandbox such as gVisor stands in for the kernel; use a \
+             newer one",
+            self.kernel()
+        )
+    }
+
     fn why_no_memory(&self) -> String {
         // Since 5.12 rings count as memory of the cgroup, before as locked memory of the user.
         match (self.version(), self.locked_memory) {
@@ -224,17 +217,6 @@ impl Facts {
     }
 }
 
-/// The mode in `Seccomp: 2` of a status file: 0 none, 1 strict, 2 filter.
-fn seccomp_mode(status: &str) -> Option<u32> {
-    status.lines().find_map(|line| line.strip_prefix("Seccomp:"))?.trim().parse().ok()
-}
-
-/// How many files the machine has open, and may have: `OPEN UNUSED MOST`.
-fn file_numbers(text: &str) -> Option<(u64, u64)> {
-    let mut numbers = text.split_whitespace().map(str::parse::<u64>);
-    Some((numbers.next()?.ok()?, numbers.nth(1)?.ok()?))
-}
-
 /// The name of an error number, and what it means.
 fn errno(number: i32) -> Option<(&'static str, &'static str)> {
     Some(match number {
@@ -254,6 +236,7 @@ fn errno(number: i32) -> Option<(&'static str, &'static str)> {
 mod tests {
     use super::*;
     use crate::sys::fake_root::FakeRoot;
+    use crate::sys::limits::Limit;
 
     /// The files that tell why io_uring is refused.
     struct Root(FakeRoot);
@@ -390,12 +373,5 @@ mod tests {
         assert!(text.contains("ulimit -u") && text.contains("pids.max"), "{text}");
         let text = failed("listing the ring", io::Error::other("too many rings"));
         assert_eq!(text, "the runtime could not start: listing the ring: too many rings");
-    }
-
-    #[test]
-    fn this_machine_can_be_read() {
-        let facts = Facts::read(Path::new("/"));
-        assert!(facts.version().is_some_and(|version| version > (5, 0)), "{facts:?}");
-        assert!(facts.files.is_some() && facts.descriptors.is_some(), "{facts:?}");
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod atomic;
 pub(crate) mod clock;
 pub(crate) mod cpus;
 pub(crate) mod current;
+pub(crate) mod facts;
 #[cfg(test)]
 pub(crate) mod fake_root;
 pub(crate) mod fd;

@@ -12,6 +12,7 @@ mod padded;
 mod probe;
 mod restrict;
 mod setup;
+mod usable;
 
 use std::cell::OnceCell;
 use std::collections::VecDeque;
@@ -29,6 +30,7 @@ use crate::sys::atomic::Arc;
 use crate::sys::{clock, fork};
 use enter::Outcome;
 pub(crate) use setup::Refused;
+pub(crate) use usable::is_usable;
 
 /// The answer of the poll that watches the kick.
 const KICKED: u64 = RESERVED;
@@ -136,6 +138,8 @@ impl Uring {
         if mask.restricted {
             restrict::enable(&ring).map_err(after("IORING_REGISTER_RESTRICTIONS"))?;
         }
+        // A ring that is restricted can be entered from here on.
+        usable::try_to_enter(&ring)?;
         Ok(Uring {
             ring: ManuallyDrop::new(ring),
             enter,

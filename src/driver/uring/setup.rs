@@ -14,6 +14,20 @@ pub(crate) struct Refused {
     pub(crate) error: io::Error,
 }
 
+impl Refused {
+    /// Whether it is io_uring itself that is refused. A want of memory or of descriptors is not:
+    /// another driver would only hide it.
+    pub(crate) fn is_of_io_uring(&self) -> bool {
+        let itself = [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::EINVAL];
+        let asked = ["io_uring", "IORING"].iter().any(|word| self.step.contains(word));
+        asked
+            && match self.error.raw_os_error() {
+                Some(errno) => itself.contains(&errno),
+                None => self.error.kind() == io::ErrorKind::Unsupported,
+            }
+    }
+}
+
 /// The capabilities that are flags of a ring, the newest first: the rungs of a ladder.
 const FLAGS: [Cap; 5] =
     [Cap::NoSqarray, Cap::DeferTaskrun, Cap::SingleIssuer, Cap::CoopTaskrun, Cap::SubmitAll];
