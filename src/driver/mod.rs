@@ -14,6 +14,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
+pub(crate) mod bind_error;
 pub(crate) mod caps;
 mod kind;
 pub(crate) mod pad;

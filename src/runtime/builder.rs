@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::diagnose::{Failed, why};
 use super::entry::Main;
 use super::error::Result;
-use super::log::Log;
 use super::shard::{Seat, Settings, Shard, next_number};
 use super::{Runtime, start};
 use crate::driver::caps::{Mask, UnknownCaps};
@@ -16,6 +15,7 @@ use crate::driver::uring::{EnterFault, Refused, Sizes};
 use crate::driver::{Driver, DriverKind};
 use crate::op::Limits;
 use crate::sys::atomic::Arc;
+use crate::sys::log::Log;
 use crate::sys::{cpus, fork};
 
 /// More operations in flight than this find no place in a core's table.

@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use super::log::{Log, discard};
 use super::stats::Stats;
 use super::stop::Stop;
 use crate::buf::pool::Pool;
 use crate::op::Ring;
 use crate::sys::atomic::Arc;
 use crate::sys::current::{self, Checked, Core};
+use crate::sys::log::{Log, discard};
 use crate::task::{Remote, Scheduler};
 use crate::time::Timers;
 

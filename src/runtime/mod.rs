@@ -31,7 +31,6 @@ mod entry;
 mod error;
 mod handle;
 mod local;
-mod log;
 mod remote_task;
 mod shard;
 mod start;
@@ -154,7 +153,7 @@ pub fn stats() -> Stats {
     here("stats").stats()
 }
 
-/// Which kernel the current core talks to: `io_uring`.
+/// Which kernel the current core talks to: `io_uring`, `epoll`, or what a driver of one's own says.
 ///
 /// # Panics
 /// Outside of a runtime.

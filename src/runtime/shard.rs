@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use super::Turn;
 use super::local::Local;
-use super::log::Log;
 use super::stop::Stop;
 use crate::buf::pool::Pool;
 use crate::driver::{Driver, Unparker, Wait};
@@ -18,6 +17,7 @@ use crate::op::{Drained, Limits, Ring};
 use crate::sys::atomic::Arc;
 use crate::sys::current::{self, Core};
 use crate::sys::fork;
+use crate::sys::log::Log;
 use crate::task::{self, JoinHandle, Remote, Scheduler, registry};
 use crate::time::Timers;
 
@@ -85,7 +85,8 @@ pub(crate) struct Shard {
 
 impl Shard {
     pub(super) fn new(driver: Box<dyn Driver>, seat: Seat, settings: Settings) -> io::Result<Self> {
-        let core = Core::new(next_number(), seat.index, seat.count, seat.group);
+        let mut core = Core::new(next_number(), seat.index, seat.count, seat.group);
+        core.log = settings.log.clone();
         let ring = Rc::new(Ring::new(core.id, driver, settings.limits)?);
         let unparker = ring.unparker();
         let remote = Remote::new(core.id, unparker.clone());

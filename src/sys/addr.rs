@@ -23,6 +23,15 @@ impl Address {
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() as usize) }
     }
 
+    /// What an address in the kernel's form says.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> io::Result<SocketAddr> {
+        Address::read(|place| {
+            let len = bytes.len().min(place.len());
+            place[..len].copy_from_slice(&bytes[..len]);
+            Ok(len as i32)
+        })
+    }
+
     /// Lets `fill` write an address, and takes what it wrote.
     pub(crate) fn read(fill: impl FnOnce(&mut [u8]) -> io::Result<i32>) -> io::Result<SocketAddr> {
         let mut storage = SockAddrStorage::zeroed();

@@ -12,6 +12,7 @@ use std::ptr;
 use std::rc::Rc;
 
 use super::atomic::thread_local;
+use super::log::Log;
 
 thread_local! {
     static CURRENT: Cell<*const Core> = const { Cell::new(ptr::null()) };
@@ -59,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) polled: Cell<u32>,
     /// Panics that were caught where a user's waker was called or a message was run.
     pub(crate) caught_panics: Rc<Cell<u64>>,
+    /// Where words go that no floor returns to its caller.
+    pub(crate) log: Log,
     floors: [OnceCell<Part>; FLOORS],
 }
 
@@ -83,7 +86,8 @@ impl Core {
     pub(crate) fn new(id: u64, index: usize, count: usize, group: u64) -> Self {
         let floors = [const { OnceCell::new() }; FLOORS];
         let (polled, caught_panics) = (Cell::new(u32::MAX), Rc::default());
-        Core { id, index, count, group, polled, caught_panics, floors }
+        let log = Log::default();
+        Core { id, index, count, group, polled, caught_panics, log, floors }
     }
 
     /// Leaves a floor's part here, for as long as the core lives.

@@ -12,5 +12,7 @@ pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod guard;
 pub(crate) mod limits;
+pub(crate) mod listeners;
+pub(crate) mod log;
 pub(crate) mod signals;
 pub(crate) mod status;

@@ -1,8 +1,10 @@
 //! Behaviour, from outside: one binary, a file per noun.
 
 mod bad_input;
+mod bind_errors;
 mod foreign_loop;
 mod fs;
+mod kernel_choice;
 mod listener;
 mod loopback;
 mod lost;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
+use quoit::driver::DriverKind;
 use quoit::runtime::{self, Builder, Error, ErrorKind};
 
 use crate::support::{isolated, refuse};
@@ -50,11 +51,16 @@ fn start_error<T: std::fmt::Debug>(result: runtime::Result<T>) -> Error {
     error
 }
 
+/// Starts on io_uring alone: nothing takes its place.
+fn run_on_io_uring() -> runtime::Result<()> {
+    Builder::new().driver(DriverKind::Uring).run(async {})
+}
+
 #[test]
 fn a_filter_that_says_eperm_is_named_with_what_mends_it() {
     isolated(|| {
         refuse(libc::SYS_io_uring_setup, libc::EPERM);
-        let error = start_error(runtime::run(async {}));
+        let error = start_error(run_on_io_uring());
         assert_eq!((errno(&error), error.core()), (Some(libc::EPERM), Some(0)));
         let text = error.to_string();
         for needle in ["core 0 could not start", "io_uring_setup gave EPERM", "seccomp", "Docker"] {
@@ -68,7 +74,7 @@ fn a_filter_that_says_eperm_is_named_with_what_mends_it() {
 fn a_filter_that_says_enosys_is_told_from_a_kernel_without_io_uring() {
     isolated(|| {
         refuse(libc::SYS_io_uring_setup, libc::ENOSYS);
-        let text = start_error(runtime::run(async {})).to_string();
+        let text = start_error(run_on_io_uring()).to_string();
         assert!(text.contains("ENOSYS") && text.contains("seccomp"), "{text}");
     });
 }
@@ -77,7 +83,7 @@ fn a_filter_that_says_enosys_is_told_from_a_kernel_without_io_uring() {
 fn a_ring_that_may_be_opened_but_not_registered_with_is_a_start_error_too() {
     isolated(|| {
         refuse(libc::SYS_io_uring_register, libc::EPERM);
-        let text = start_error(runtime::run(async {})).to_string();
+        let text = start_error(run_on_io_uring()).to_string();
         assert!(text.contains("IORING_REGISTER_PROBE gave EPERM"), "{text}");
         assert!(text.contains("seccomp"), "{text}");
     });
@@ -116,7 +122,7 @@ fn a_thread_that_cannot_be_made_is_a_start_error() {
 fn a_kernel_that_refuses_every_flag_is_a_start_error() {
     isolated(|| {
         refuse(libc::SYS_io_uring_setup, libc::EINVAL);
-        let text = start_error(runtime::run(async {})).to_string();
+        let text = start_error(run_on_io_uring()).to_string();
         assert!(text.contains("EINVAL") && text.contains("plainest ring"), "{text}");
     });
 }

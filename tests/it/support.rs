@@ -242,6 +242,15 @@ pub(crate) fn kill_self(signal: i32) {
 
 /// Refuses `call` to this thread with `errno`, by a seccomp filter as containers have it.
 pub(crate) fn refuse(call: libc::c_long, errno: i32) {
+    filter(call, libc::SECCOMP_RET_ERRNO | errno as u32);
+}
+
+/// Has `call` end the process, as strict sandboxes do.
+pub(crate) fn kill_at(call: libc::c_long) {
+    filter(call, libc::SECCOMP_RET_KILL_PROCESS);
+}
+
+fn filter(call: libc::c_long, action: u32) {
     let statement = |code, k| libc::sock_filter { code, jt: 0, jf: 0, k };
     let load_number = statement((libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, 0);
     let is_call = libc::sock_filter {
@@ -250,7 +259,7 @@ pub(crate) fn refuse(call: libc::c_long, errno: i32) {
         jf: 1,
         k: call as u32,
     };
-    let refusal = statement(libc::BPF_RET as u16, libc::SECCOMP_RET_ERRNO | errno as u32);
+    let refusal = statement(libc::BPF_RET as u16, action);
     let permit = statement(libc::BPF_RET as u16, libc::SECCOMP_RET_ALLOW);
     let mut filter = [load_number, is_call, refusal, permit];
     let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
@@ -259,6 +268,25 @@ pub(crate) fn refuse(call: libc::c_long, errno: i32) {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         let mode = libc::SECCOMP_MODE_FILTER;
         assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program), 0);
+    }
+}
+
+/// Whether this process may do everything.
+pub(crate) fn is_root() -> bool {
+    // SAFETY: the call takes no pointers.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Gives up all privileges for good. Only in an [`isolated`] test.
+pub(crate) fn become_nobody() {
+    const NOBODY: u32 = 65_534;
+    // SAFETY: no call takes a pointer but for the groups, of which there are none.
+    unsafe {
+        assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
+        assert_eq!(libc::setresgid(NOBODY, NOBODY, NOBODY), 0);
+        assert_eq!(libc::setresuid(NOBODY, NOBODY, NOBODY), 0);
+        // Otherwise the process may not look into its own /proc any more.
+        assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0), 0);
     }
 }
 

@@ -1,8 +1,10 @@
 //! Requests that are answered at once, as plain system calls.
 
 use std::io;
+use std::os::fd::RawFd;
 
-use crate::driver::Call;
+use crate::driver::{Call, bind_error};
+use crate::sys::addr::Address;
 
 /// Performs `call` on the real kernel.
 pub(crate) fn perform(call: Call<'_>) -> io::Result<i32> {
@@ -13,11 +15,19 @@ pub(crate) fn perform(call: Call<'_>) -> io::Result<i32> {
         }
         Call::Bind { fd, address } => {
             // SAFETY: `address` is readable for its length.
-            unsafe { libc::bind(fd, address.as_ptr().cast(), size(address)) }
+            let result = unsafe { libc::bind(fd, address.as_ptr().cast(), size(address)) };
+            if result < 0 {
+                return Err(not_bound(address));
+            }
+            result
         }
         Call::Listen { fd, backlog } => {
             // SAFETY: the call takes no pointers.
-            unsafe { libc::listen(fd, backlog) }
+            let result = unsafe { libc::listen(fd, backlog) };
+            if result < 0 {
+                return Err(not_listening(fd));
+            }
+            result
         }
         Call::SetOption { fd, level, name, value } => {
             // SAFETY: `value` is readable for its length.
@@ -58,6 +68,24 @@ pub(crate) fn perform(call: Call<'_>) -> io::Result<i32> {
         }
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[cold]
+fn not_bound(address: &[u8]) -> io::Error {
+    let answer = io::Error::last_os_error();
+    match Address::of_bytes(address) {
+        Ok(address) => bind_error::explain("bind", address, answer),
+        Err(_) => answer,
+    }
+}
+
+#[cold]
+fn not_listening(fd: RawFd) -> io::Error {
+    let answer = io::Error::last_os_error();
+    match Address::read(|address| perform(Call::LocalAddress { fd, address })) {
+        Ok(address) => bind_error::explain("listen", address, answer),
+        Err(_) => answer,
+    }
 }
 
 fn size(bytes: &[u8]) -> libc::socklen_t {

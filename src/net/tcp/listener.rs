@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::task::Poll;
 
 use super::accept::{self, State};
@@ -15,6 +16,7 @@ use crate::net::options;
 use crate::sys::current;
 use crate::sys::fd::{Fd, OwnedFd};
 use crate::sys::fork::{self, Forked};
+use crate::sys::listeners;
 
 /// Connections that the kernel keeps for a listener until they are accepted; `somaxconn` may be less.
 const BACKLOG: i32 = 4096;
@@ -47,8 +49,9 @@ impl TcpListener {
     /// accepted connections inherit it.
     ///
     /// # Errors
-    /// `AddrInUse` if somebody listens there; `InvalidInput` for what is no address; what `socket`,
-    /// `bind` and `listen` answer.
+    /// `AddrInUse` if somebody listens there (the text says which process, if that can be seen);
+    /// `PermissionDenied` for a port that is kept for the privileged; `InvalidInput` for what is no
+    /// address; what `socket`, `bind` and `listen` answer.
     pub async fn bind(addresses: impl ToAddresses) -> io::Result<TcpListener> {
         if fork::forked() {
             // What is bound is kept under a lock, which a thread of the parent may have held.
@@ -68,7 +71,9 @@ impl TcpListener {
     fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
         let here = current::core(|core| (core.group, core.id));
         let (group, core) = here.unwrap_or_else(|| crate::op::outside("TcpListener::bind"));
+        let mut is_first = false;
         let (fd, share) = Share::bind(group, core, address, |address, is_ours| {
+            is_first = !is_ours;
             // Without SO_REUSEPORT this is refused if anybody else has the address.
             let probe = (!is_ours).then(|| bound(address, false)).transpose()?;
             let address = match &probe {
@@ -83,6 +88,9 @@ impl TcpListener {
             })?;
             Ok((fd, address))
         })?;
+        if is_first {
+            warn_of_a_short_backlog();
+        }
         let fd = match fd.into_only() {
             Ok(fd) => fd,
             Err(_) => unreachable!("nobody else has the new socket"),
@@ -131,6 +139,19 @@ impl TcpListener {
         drop(self);
         let fd: OwnedFd = fd.alone().await;
         fd.close()
+    }
+}
+
+/// Says, once for all cores, that the machine keeps fewer connections than were asked for.
+fn warn_of_a_short_backlog() {
+    if let Some(longest) = listeners::longest_backlog(Path::new("/"))
+        && longest < BACKLOG as u64
+    {
+        let line = format!(
+            "net.core.somaxconn is {longest}: so many connections wait for an accept at most, not \
+             {BACKLOG}; in a burst, the others have to try again. `sudo sysctl net.core.somaxconn={BACKLOG}` raises it"
+        );
+        current::core(|core| core.log.line(&line));
     }
 }
 

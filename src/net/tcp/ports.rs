@@ -62,7 +62,8 @@ impl Share {
         let socket = match chosen.get_mut(&wish) {
             // This very core listens there: the kernel would let it share with itself.
             Some(choice) if is_taken(choice) => {
-                return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+                let text = format!("this core listens on {wanted} already; share that listener");
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
             }
             Some(choice) => {
                 let (socket, _) = bind(choice.address, true)?;

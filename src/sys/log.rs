@@ -27,7 +27,7 @@ impl Log {
 }
 
 /// Drops what somebody panicked with, which may panic in its turn.
-pub(super) fn discard(panic: Box<dyn Any + Send>) {
+pub(crate) fn discard(panic: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);
     }
