@@ -31,6 +31,8 @@ mod in_flight;
 mod ring;
 mod submission;
 
+use std::panic::Location;
+
 use crate::driver::{Cqe, Sqe};
 
 pub(crate) use answers::{Answers, Multishot, Next};
@@ -82,6 +84,16 @@ pub(crate) fn now() -> u64 {
 }
 
 #[cold]
+#[track_caller]
 pub(crate) fn outside(what: &str) -> ! {
     panic!("{what} was used outside of a runtime; start one with `quoit::runtime::run`")
+}
+
+/// Fails outside of a runtime, for a future: whoever polls it there is not who made it.
+pub(crate) fn assert_inside(what: &str, made_at: &Location<'_>) {
+    assert!(
+        crate::sys::current::id().is_some(),
+        "{what}, called at {made_at}, was awaited outside of a runtime; start one with \
+         `quoit::runtime::run`"
+    );
 }

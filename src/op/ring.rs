@@ -619,6 +619,10 @@ impl Drop for Unfinished<'_> {
 ///
 /// # Panics
 /// Outside of a runtime; `what` says what was called there.
+#[track_caller]
 pub(crate) fn with<R>(what: &str, f: impl FnOnce(&Ring) -> R) -> R {
-    current::with(f).unwrap_or_else(|| super::outside(what))
+    match current::with(f) {
+        Some(output) => output,
+        None => super::outside(what),
+    }
 }

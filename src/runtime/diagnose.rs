@@ -9,7 +9,8 @@ use super::error::Error;
 use crate::driver::uring::Refused;
 use crate::sys::facts::Facts;
 
-const PERMIT_CALLS: &str = "permit io_uring_setup, io_uring_enter and io_uring_register";
+/// What has to be permitted.
+const CALLS: &str = "io_uring_setup, io_uring_enter and io_uring_register";
 
 /// What a start failed at.
 #[derive(Debug)]
@@ -97,8 +98,8 @@ impl Facts {
     fn filter(&self) -> String {
         format!(
             "a seccomp filter is in force, as in containers, and refuses io_uring. \
-             Docker: run with --security-opt seccomp=unconfined, or with a profile that lets you \
-             {PERMIT_CALLS}. Kubernetes: set securityContext.seccompProfile likewise. systemd: add \
+             Docker: run with --security-opt seccomp=unconfined, or with a profile that permits \
+             {CALLS}. Kubernetes: set securityContext.seccompProfile likewise. systemd: add \
              them to SystemCallFilter= of the unit"
         )
     }
@@ -126,7 +127,7 @@ impl Facts {
             _ => format!(
                 "neither kernel.io_uring_disabled nor a seccomp filter forbids it, so a security \
                  module (SELinux, AppArmor) probably does; look for a denial in `journalctl -k` \
-                 and {PERMIT_CALLS}"
+                 and permit {CALLS}"
             ),
         }
     }

@@ -49,12 +49,13 @@ impl Handle {
     #[must_use]
     #[track_caller]
     pub fn current() -> Self {
-        Handle::try_current().unwrap_or_else(|| {
-            panic!(
+        match Handle::try_current() {
+            Some(handle) => handle,
+            None => panic!(
                 "Handle::current was called outside of a runtime; start one with \
                  `quoit::runtime::run`, and send its handle to where it is needed"
-            )
-        })
+            ),
+        }
     }
 
     /// That of the core on which it is called, or `None` outside of a runtime.

@@ -202,7 +202,10 @@ impl Timers {
 #[inline]
 #[track_caller]
 pub(super) fn with<R>(what: &str, f: impl FnOnce(&Timers) -> R) -> R {
-    current::with(f).unwrap_or_else(|| op::outside(what))
+    match current::with(f) {
+        Some(output) => output,
+        None => op::outside(what),
+    }
 }
 
 /// Ends a timer of `core` without firing it: at once when this is that core, soon when it is another.

@@ -1,6 +1,5 @@
 //! Addresses that cannot be bound, and what is said about them.
 
-use std::error::Error as _;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};

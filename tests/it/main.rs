@@ -8,6 +8,7 @@ mod kernel_choice;
 mod listener;
 mod loopback;
 mod lost;
+mod outside;
 mod quarantine;
 mod runtime;
 mod scorecard_core;

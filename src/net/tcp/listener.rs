@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::Location;
 use std::path::Path;
 use std::task::Poll;
 
@@ -13,6 +14,7 @@ use super::ports::Share;
 use super::stream::TcpStream;
 use crate::net::ToAddresses;
 use crate::net::options;
+use crate::op;
 use crate::sys::current;
 use crate::sys::fd::{Fd, OwnedFd};
 use crate::sys::fork::{self, Forked};
@@ -52,13 +54,25 @@ impl TcpListener {
     /// `AddrInUse` if somebody listens there (the text says which process, if that can be seen);
     /// `PermissionDenied` for a port that is kept for the privileged; `InvalidInput` for what is no
     /// address; what `socket`, `bind` and `listen` answer.
-    pub async fn bind(addresses: impl ToAddresses) -> io::Result<TcpListener> {
-        if fork::forked() {
-            // What is bound is kept under a lock, which a thread of the parent may have held.
-            return Err(Forked.into());
+    ///
+    /// # Panics
+    /// Outside of a runtime, when it is first polled.
+    #[track_caller]
+    pub fn bind(addresses: impl ToAddresses) -> impl Future<Output = io::Result<TcpListener>> {
+        let caller = Location::caller();
+        async move {
+            if fork::forked() {
+                // What is bound is kept under a lock, which a thread of the parent may have held.
+                return Err(Forked.into());
+            }
+            op::assert_inside("TcpListener::bind", caller);
+            TcpListener::bind_first(addresses.to_addresses()?).await
         }
+    }
+
+    async fn bind_first(addresses: Vec<SocketAddr>) -> io::Result<TcpListener> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is no address to bind");
-        for address in addresses.to_addresses()? {
+        for address in addresses {
             predecessors_left(address).await;
             match TcpListener::bind_one(address) {
                 Ok(listener) => return Ok(listener),
@@ -70,7 +84,7 @@ impl TcpListener {
 
     fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
         let here = current::core(|core| (core.group, core.id));
-        let (group, core) = here.unwrap_or_else(|| crate::op::outside("TcpListener::bind"));
+        let (group, core) = here.unwrap_or_else(|| op::outside("TcpListener::bind"));
         let mut is_first = false;
         let (fd, share) = Share::bind(group, core, address, |address, is_ours| {
             is_first = !is_ours;
@@ -159,7 +173,7 @@ fn warn_of_a_short_backlog() {
 /// when its accept has been cancelled, a lap later.
 async fn predecessors_left(address: SocketAddr) {
     poll_fn(|context| {
-        let core = current::id().unwrap_or_else(|| crate::op::outside("TcpListener::bind"));
+        let core = current::id().unwrap_or_else(|| op::outside("TcpListener::bind"));
         if !Share::is_leaving(core, address) {
             return Poll::Ready(());
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::Location;
 use std::time::Duration;
 
 use super::connect;
@@ -14,6 +15,7 @@ use crate::buf::{
     tail,
 };
 use crate::net::{ToAddresses, options};
+use crate::op;
 use crate::sync::turn::{Turn, Turns};
 use crate::sys::fd::{Fd, OwnedFd};
 
@@ -81,9 +83,21 @@ impl TcpStream {
     ///
     /// # Errors
     /// `InvalidInput` for what is no address; otherwise what the last attempt came to.
-    pub async fn connect(addresses: impl ToAddresses) -> io::Result<TcpStream> {
+    ///
+    /// # Panics
+    /// Outside of a runtime, when it is first polled.
+    #[track_caller]
+    pub fn connect(addresses: impl ToAddresses) -> impl Future<Output = io::Result<TcpStream>> {
+        let caller = Location::caller();
+        async move {
+            op::assert_inside("TcpStream::connect", caller);
+            TcpStream::connect_first(addresses.to_addresses()?).await
+        }
+    }
+
+    async fn connect_first(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is no address");
-        for address in addresses.to_addresses()? {
+        for address in addresses {
             match connect::connect(address).await {
                 Ok(fd) => return Ok(TcpStream::new(fd)),
                 Err(error) => last = error,
