@@ -59,6 +59,7 @@
 //! | `loop.call_soon_threadsafe(f)` | [`runtime::Handle::call_soon`] |
 
 pub mod buf;
+pub mod doctor;
 pub mod driver;
 pub mod fs;
 pub mod net;

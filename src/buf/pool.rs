@@ -22,8 +22,8 @@ use crate::sys::current::Floor;
 /// Bytes in one buffer. A received message larger than this takes several.
 pub(crate) const SIZE: usize = 4096;
 /// The most buffers that a core can have out and in: 16 MiB, of which only what is used is memory.
-const ENTRIES: u16 = 4096;
-const PUBLISHED_AT_FIRST: u16 = 256;
+pub(crate) const ENTRIES: u16 = 4096;
+pub(crate) const PUBLISHED_AT_FIRST: u16 = 256;
 /// The group of this pool, the only one of its ring.
 pub(crate) const GROUP: u16 = 0;
 

@@ -41,6 +41,15 @@ impl DriverKind {
         choice.kind.open_with(sizes, None).map_err(|refused| refused.error)
     }
 
+    /// What the environment's `QUOIT_DRIVER` says; `Auto` if it says nothing.
+    pub(crate) fn of_the_environment() -> Result<DriverKind, Refused> {
+        let Some(name) = std::env::var_os("QUOIT_DRIVER") else { return Ok(DriverKind::Auto) };
+        name.to_string_lossy().parse().map_err(|unknown| {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, unknown);
+            Refused { step: "reading QUOIT_DRIVER", error }
+        })
+    }
+
     /// Settles on one kind, so that all cores of a start have the same: what `Auto` comes to here.
     pub(crate) fn choose(self) -> Result<Choice, Neither> {
         match self {

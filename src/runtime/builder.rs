@@ -361,7 +361,7 @@ impl Builder {
             _ if fork::forked() => return Ok(()),
             Kernel::Kind(kind) => *kind,
             Kernel::Open => {
-                driver_of_the_environment().map_err(|refused| failed(refused).explain())?
+                DriverKind::of_the_environment().map_err(|refused| failed(refused).explain())?
             }
         };
         let choice = wanted.choose().map_err(|neither| match neither.epoll {
@@ -438,15 +438,6 @@ impl Builder {
             }
         }
     }
-}
-
-/// What `QUOIT_DRIVER` says.
-fn driver_of_the_environment() -> std::result::Result<DriverKind, Refused> {
-    let Some(name) = std::env::var_os("QUOIT_DRIVER") else { return Ok(DriverKind::Auto) };
-    name.to_string_lossy().parse().map_err(|unknown| {
-        let error = io::Error::new(io::ErrorKind::InvalidInput, unknown);
-        Refused { step: "reading QUOIT_DRIVER", error }
-    })
 }
 
 impl fmt::Debug for Builder {

@@ -26,7 +26,7 @@
 
 mod builder;
 mod core;
-mod diagnose;
+pub(crate) mod diagnose;
 mod entry;
 mod error;
 mod handle;

@@ -171,14 +171,23 @@ fn ratio(quota_us: &str, period_us: &str) -> Option<f64> {
 ///
 /// A CPU whose topology cannot be read counts as a core of its own.
 pub(crate) fn order(cpus: &[usize], root: &Path) -> Vec<usize> {
-    let mut ranked: Vec<(usize, usize)> = Vec::with_capacity(cpus.len());
-    for (index, &cpu) in cpus.iter().enumerate() {
-        let siblings = siblings(cpu, root);
-        let rank = cpus[..index].iter().filter(|earlier| contains(&siblings, **earlier)).count();
-        ranked.push((rank, cpu));
-    }
+    let mut ranked = ranked(cpus, root);
     ranked.sort_by_key(|&(rank, _)| rank);
     ranked.into_iter().map(|(_, cpu)| cpu).collect()
+}
+
+/// How many physical cores `cpus` are threads of.
+pub(crate) fn physical(cpus: &[usize], root: &Path) -> usize {
+    ranked(cpus, root).iter().filter(|&&(rank, _)| rank == 0).count()
+}
+
+/// Each of `cpus` with how many threads of its physical core come before it.
+fn ranked(cpus: &[usize], root: &Path) -> Vec<(usize, usize)> {
+    let rank = |(index, &cpu): (usize, &usize)| {
+        let siblings = siblings(cpu, root);
+        (cpus[..index].iter().filter(|earlier| contains(&siblings, **earlier)).count(), cpu)
+    };
+    cpus.iter().enumerate().map(rank).collect()
 }
 
 fn siblings(cpu: usize, root: &Path) -> Vec<RangeInclusive<usize>> {
@@ -309,6 +318,7 @@ mod tests {
         }
         assert_eq!(order(&[0, 1, 2, 3, 4, 5], &root.0), [0, 1, 2, 3, 4, 5]);
         assert_eq!(order(&[0, 3, 1, 4], &root.0), [0, 1, 3, 4]);
+        assert_eq!((physical(&[0, 3, 1, 4], &root.0), physical(&[3, 4, 5], &root.0)), (2, 3));
         assert_eq!(order(&[3, 4, 5], &root.0), [3, 4, 5]);
     }
 

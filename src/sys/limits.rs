@@ -17,6 +17,11 @@ pub(crate) fn locked_memory() -> Option<Limit> {
     read(libc::RLIMIT_MEMLOCK)
 }
 
+/// How many processes and threads the user may have.
+pub(crate) fn processes() -> Option<Limit> {
+    read(libc::RLIMIT_NPROC)
+}
+
 fn read(resource: libc::__rlimit_resource_t) -> Option<Limit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a place for the answer.
@@ -32,6 +37,6 @@ mod tests {
     fn a_soft_limit_is_no_higher_than_the_hard_one() {
         let limit = descriptors().unwrap();
         assert!(limit.soft <= limit.hard && limit.soft > 0);
-        assert!(locked_memory().is_some());
+        assert!(locked_memory().is_some() && processes().is_some());
     }
 }
