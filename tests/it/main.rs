@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bind_errors;
+mod doctor;
 mod foreign_loop;
 mod fs;
 mod kernel_choice;
