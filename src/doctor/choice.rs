@@ -4,7 +4,9 @@ use std::fmt;
 
 use super::json::Json;
 use crate::driver::DriverKind;
-use crate::driver::uring::Sizes;
+use crate::driver::caps::Mask;
+use crate::driver::kind::{Choice as Opened, Neither};
+use crate::driver::uring::{Refused, Sizes};
 use crate::runtime::diagnose::why;
 
 /// What a start would come to.
@@ -25,24 +27,29 @@ impl Choice {
             Some(name) => format!("QUOIT_DRIVER is {}", name.to_string_lossy()),
             None => "auto, as QUOIT_DRIVER is not set".to_owned(),
         };
-        let chosen = DriverKind::of_the_environment().map_err(why).and_then(|kind| {
-            kind.choose().map_err(|neither| match neither.epoll {
-                Some(epoll) => {
-                    format!("{}. Epoll cannot take its place: {}", why(neither.uring), why(epoll))
+        let opened = Choice::sizes().and_then(|(kind, sizes)| kind.open_with(sizes, None));
+        match opened {
+            Ok(Opened { found, refused, .. }) => {
+                Choice { wanted, driver: Ok(found.name()), instead: refused.map(why) }
+            }
+            Err(neither) => {
+                let mut text = why(neither.wanted);
+                if let Some(other) = neither.other {
+                    text = format!("{text}. Epoll cannot take its place: {}", why(other));
                 }
-                None => why(neither.uring),
-            })
-        });
-        let choice = match chosen {
-            Ok(choice) => choice,
-            Err(text) => return Choice { wanted, driver: Err(text), instead: None },
-        };
-        let opened = choice.kind.open_with(Sizes::default(), None);
-        Choice {
-            wanted,
-            driver: opened.map(|driver| driver.name()).map_err(why),
-            instead: choice.refused.map(why),
+                Choice { wanted, driver: Err(text), instead: None }
+            }
         }
+    }
+
+    /// What the environment says.
+    fn sizes() -> Result<(DriverKind, Sizes), Neither> {
+        let only = |wanted| Neither { wanted, other: None };
+        let kind = DriverKind::of_the_environment().map_err(only)?;
+        let mask = Mask::of_the_environment().map_err(|unknown| {
+            only(Refused { step: "reading QUOIT_CAPS", error: unknown.into() })
+        })?;
+        Ok((kind, Sizes { mask, ..Sizes::default() }))
     }
 
     pub(super) fn json(&self) -> Json {

@@ -37,8 +37,8 @@ impl DriverKind {
     /// What the system answered; [`UnknownCaps`](super::UnknownCaps).
     pub fn open(self) -> io::Result<Box<dyn Driver>> {
         let sizes = Sizes { mask: Mask::of_the_environment()?, ..Sizes::default() };
-        let choice = self.choose().map_err(|neither| neither.uring.error)?;
-        choice.kind.open_with(sizes, None).map_err(|refused| refused.error)
+        let opened = self.open_with(sizes, None);
+        opened.map(|choice| choice.found).map_err(|neither| neither.wanted.error)
     }
 
     /// What the environment's `QUOIT_DRIVER` says; `Auto` if it says nothing.
@@ -51,12 +51,10 @@ impl DriverKind {
     }
 
     /// Settles on one kind, so that all cores of a start have the same: what `Auto` comes to here.
-    pub(crate) fn choose(self) -> Result<Choice, Neither> {
+    pub(crate) fn settle(self) -> Result<Choice<()>, Neither> {
         match self {
-            DriverKind::Auto => Choice::between(uring::is_usable(), || {
-                DriverKind::Epoll.open_with(Sizes::default(), None).map(drop)
-            }),
-            kind => Ok(Choice { kind, refused: None }),
+            DriverKind::Auto => Choice::between(uring::is_usable(), || open_epoll().map(drop)),
+            kind => Ok(Choice { kind, found: (), refused: None }),
         }
     }
 
@@ -64,21 +62,29 @@ impl DriverKind {
         self,
         sizes: Sizes,
         fault: Option<EnterFault>,
-    ) -> Result<Box<dyn Driver>, Refused> {
-        match self {
-            DriverKind::Auto | DriverKind::Uring => Ok(Box::new(Uring::new(sizes, fault)?)),
-            DriverKind::Epoll => {
-                let error = io::Error::from(io::ErrorKind::Unsupported);
-                Err(Refused { step: "opening the epoll driver", error })
-            }
-        }
+    ) -> Result<Choice<Box<dyn Driver>>, Neither> {
+        let uring = || Ok(Box::new(Uring::new(sizes, fault)?) as Box<dyn Driver>);
+        let opened = match self {
+            DriverKind::Auto => return Choice::between(uring(), open_epoll),
+            DriverKind::Uring => uring(),
+            DriverKind::Epoll => open_epoll(),
+        };
+        let only = |wanted| Neither { wanted, other: None };
+        opened.map(|found| Choice { kind: self, found, refused: None }).map_err(only)
     }
+}
+
+fn open_epoll() -> Result<Box<dyn Driver>, Refused> {
+    let error = io::Error::from(io::ErrorKind::Unsupported);
+    Err(Refused { step: "opening the epoll driver", error })
 }
 
 /// What a choice of a kernel has come to.
 #[derive(Debug)]
-pub(crate) struct Choice {
+pub(crate) struct Choice<T> {
     pub(crate) kind: DriverKind,
+    /// The driver, if one was to be opened.
+    pub(crate) found: T,
     /// Why it is not io_uring, where that was wanted.
     pub(crate) refused: Option<Refused>,
 }
@@ -86,24 +92,24 @@ pub(crate) struct Choice {
 /// No kernel will do.
 #[derive(Debug)]
 pub(crate) struct Neither {
-    pub(crate) uring: Refused,
+    pub(crate) wanted: Refused,
     /// Why epoll cannot take its place, if it was asked to.
-    pub(crate) epoll: Option<Refused>,
+    pub(crate) other: Option<Refused>,
 }
 
-impl Choice {
+impl<T> Choice<T> {
     fn between(
-        uring: Result<(), Refused>,
-        epoll: impl FnOnce() -> Result<(), Refused>,
+        uring: Result<T, Refused>,
+        epoll: impl FnOnce() -> Result<T, Refused>,
     ) -> Result<Self, Neither> {
-        let uring = match uring {
-            Ok(()) => return Ok(Choice { kind: DriverKind::Uring, refused: None }),
+        let wanted = match uring {
+            Ok(found) => return Ok(Choice { kind: DriverKind::Uring, found, refused: None }),
             Err(refused) if refused.is_of_io_uring() => refused,
-            Err(uring) => return Err(Neither { uring, epoll: None }),
+            Err(wanted) => return Err(Neither { wanted, other: None }),
         };
         match epoll() {
-            Ok(()) => Ok(Choice { kind: DriverKind::Epoll, refused: Some(uring) }),
-            Err(epoll) => Err(Neither { uring, epoll: Some(epoll) }),
+            Ok(found) => Ok(Choice { kind: DriverKind::Epoll, found, refused: Some(wanted) }),
+            Err(other) => Err(Neither { wanted, other: Some(other) }),
         }
     }
 }
@@ -164,17 +170,17 @@ mod tests {
         let steps = [("io_uring_setup", libc::ENOMEM), ("io_uring_setup", libc::EMFILE)];
         for (step, errno) in steps.into_iter().chain([("eventfd", libc::EPERM)]) {
             let neither = Choice::between(Err(refused(step, errno)), || Ok(())).unwrap_err();
-            assert!(neither.uring.step == step && neither.epoll.is_none());
+            assert!(neither.wanted.step == step && neither.other.is_none());
         }
     }
 
     #[test]
     fn both_refusals_are_kept_when_no_kernel_will_do() {
         let epoll = || Err(refused("epoll_create1", libc::EMFILE));
-        let uring = Err(refused("io_uring_setup", libc::EPERM));
+        let uring: Result<(), _> = Err(refused("io_uring_setup", libc::EPERM));
         let neither = Choice::between(uring, epoll).unwrap_err();
         assert_eq!(
-            (neither.uring.step, neither.epoll.unwrap().step),
+            (neither.wanted.step, neither.other.unwrap().step),
             ("io_uring_setup", "epoll_create1")
         );
     }
@@ -182,7 +188,7 @@ mod tests {
     #[test]
     fn whoever_names_a_kernel_gets_that_one() {
         for kind in [DriverKind::Uring, DriverKind::Epoll] {
-            assert_eq!(kind.choose().unwrap().kind, kind);
+            assert_eq!(kind.settle().unwrap().kind, kind);
         }
     }
 }

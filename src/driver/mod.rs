@@ -16,7 +16,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 pub(crate) mod bind_error;
 pub(crate) mod caps;
-mod kind;
+pub(crate) mod kind;
 pub(crate) mod pad;
 pub(crate) mod retired;
 pub(crate) mod sqe;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::diagnose::{Failed, why};
 use super::entry::Main;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::shard::{Seat, Settings, Shard, next_number};
 use super::{Runtime, start};
 use crate::driver::caps::{Mask, UnknownCaps};
+use crate::driver::kind::Neither;
 use crate::driver::uring::{EnterFault, Refused, Sizes};
 use crate::driver::{Driver, DriverKind};
 use crate::op::Limits;
@@ -325,14 +326,13 @@ impl Builder {
     /// # Panics
     /// If [`cores`](Builder::cores) or [`cpus`](Builder::cpus) asked for more than one.
     #[track_caller]
-    pub fn build(mut self) -> Result<Runtime> {
+    pub fn build(self) -> Result<Runtime> {
         let one = match &self.cpus {
             Cpus::Allowed => true,
             Cpus::Count(count) => *count == 1,
             Cpus::These(numbers) => numbers.len() == 1,
         };
         assert!(one, "build and run make one core, on this thread; call start_per_core for more");
-        self.settle_kernel(Some(0))?;
         let seat = Seat { index: 0, count: 1, group: next_number() };
         Ok(Runtime::of(self.open(seat)?))
     }
@@ -351,28 +351,28 @@ impl Builder {
         start::start_per_core(self, main)
     }
 
-    /// Settles which kernel all cores of this start talk to, and says so if it is not the one that
-    /// was wanted.
-    pub(super) fn settle_kernel(&mut self, core: Option<usize>) -> Result<()> {
-        let failed = |Refused { step, error }| Failed { core, step, error };
+    /// Settles which kernel all cores of this start talk to.
+    pub(super) fn settle_kernel(&mut self) -> Result<()> {
+        let failed = |error: Neither| explain(None, error);
         let wanted = match &self.kernel {
             Kernel::Own(_) => return Ok(()),
             // It opens nothing; `open` says why.
             _ if fork::forked() => return Ok(()),
             Kernel::Kind(kind) => *kind,
-            Kernel::Open => {
-                DriverKind::of_the_environment().map_err(|refused| failed(refused).explain())?
-            }
+            Kernel::Open => DriverKind::of_the_environment()
+                .map_err(|wanted| failed(Neither { wanted, other: None }))?,
         };
-        let choice = wanted.choose().map_err(|neither| match neither.epoll {
-            Some(epoll) => failed(neither.uring).explain_both(epoll),
-            None => failed(neither.uring).explain(),
-        })?;
-        if let Some(refused) = choice.refused {
-            self.log.line(&format!("epoll takes the place of io_uring: {}", why(refused)));
-        }
+        let choice = wanted.settle().map_err(failed)?;
+        self.say(choice.refused);
         self.kernel = Kernel::Kind(choice.kind);
         Ok(())
+    }
+
+    /// Says why it is not io_uring.
+    fn say(&self, refused: Option<Refused>) {
+        if let Some(refused) = refused {
+            self.log.line(&format!("epoll takes the place of io_uring: {}", why(refused)));
+        }
     }
 
     /// Opens one core on this thread.
@@ -387,32 +387,34 @@ impl Builder {
             let error = io::Error::new(io::ErrorKind::InvalidInput, text);
             return Err(failed("choosing the sizes of the rings")(error));
         }
-        let driver =
-            self.open_driver(seat).map_err(|refused| failed(refused.step)(refused.error))?;
+        let driver = self.open_driver(seat).map_err(|error| explain(Some(seat.index), error))?;
         let settings = Settings { limits: self.limits, drain: self.drain, log: self.log.clone() };
         Shard::new(driver, seat, settings).map_err(failed("mapping the table of operations"))
     }
 
-    fn open_driver(&self, seat: Seat) -> std::result::Result<Box<dyn Driver>, Refused> {
+    fn open_driver(&self, seat: Seat) -> std::result::Result<Box<dyn Driver>, Neither> {
+        let only = |wanted| Neither { wanted, other: None };
         let kind = match &self.kernel {
             Kernel::Own(make) => {
                 let step = "opening a driver of the program's own";
-                return make(seat.index).map_err(|error| Refused { step, error });
+                return make(seat.index).map_err(|error| only(Refused { step, error }));
             }
             Kernel::Kind(kind) => *kind,
-            // Only a forked child has not settled, and it is refused before it comes here.
-            Kernel::Open => DriverKind::Auto,
+            Kernel::Open => DriverKind::of_the_environment().map_err(only)?,
         };
         let mask = match &self.caps {
             Some(mask) => mask.parse(),
             None => Mask::of_the_environment(),
         };
-        let unknown = |unknown: UnknownCaps| Refused {
-            step: "reading which capabilities to do without",
-            error: unknown.into(),
+        let unknown = |unknown: UnknownCaps| {
+            let step = "reading which capabilities to do without";
+            only(Refused { step, error: unknown.into() })
         };
         let sizes = Sizes { mask: mask.map_err(unknown)?, ..self.sizes };
-        kind.open_with(sizes, self.faults.as_ref().map(|faults| faults(seat.index)))
+        let fault = self.faults.as_ref().map(|faults| faults(seat.index));
+        let choice = kind.open_with(sizes, fault)?;
+        self.say(choice.refused);
+        Ok(choice.found)
     }
 
     /// The CPU of each core.
@@ -437,6 +439,16 @@ impl Builder {
                 Err(failed("choosing CPUs")(error))
             }
         }
+    }
+}
+
+/// Why no kernel would do.
+fn explain(core: Option<usize>, Neither { wanted, other }: Neither) -> Error {
+    let Refused { step, error } = wanted;
+    let failed = Failed { core, step, error };
+    match other {
+        Some(other) => failed.explain_both(other),
+        None => failed.explain(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use super::error::Error;
-use crate::driver::uring::Refused;
+use crate::driver::uring::{Refused, is_about_io_uring};
 use crate::sys::facts::Facts;
 
 /// What has to be permitted.
@@ -55,7 +55,7 @@ impl Failed {
     }
 
     fn cause(&self, facts: &Facts) -> Option<String> {
-        let opens_the_ring = self.step.starts_with("io_uring") || self.step.starts_with("IORING");
+        let opens_the_ring = is_about_io_uring(self.step);
         let Some(errno) = self.error.raw_os_error() else {
             let lacks = opens_the_ring && self.error.kind() == io::ErrorKind::Unsupported;
             return lacks.then(|| facts.why_lacking());
@@ -65,9 +65,9 @@ impl Failed {
             libc::ENOSYS if opens_the_ring => Some(facts.why_absent()),
             libc::EINVAL if opens_the_ring => Some(facts.why_invalid()),
             libc::ENOMEM if opens_the_ring => Some(facts.why_no_memory()),
-            libc::ENOMEM => {
-                Some("the system, or the cgroup of the process, is out of memory".into())
-            }
+            libc::ENOMEM => Some(facts.narrow_space().unwrap_or_else(|| {
+                "the system, or the cgroup of the process, is out of memory".into()
+            })),
             libc::EMFILE => Some(facts.why_no_descriptor()),
             libc::ENFILE => Some(facts.why_no_file()),
             libc::EAGAIN if self.step == START_THREAD => Some(
@@ -171,26 +171,33 @@ impl Facts {
     }
 
     fn why_no_memory(&self) -> String {
-        // Since 5.12 rings count as memory of the cgroup, before as locked memory of the user.
-        match (self.version(), self.locked_memory) {
-            (Some(version), Some(limit))
-                if version < (5, 12) && limit.soft != libc::RLIM_INFINITY =>
-            {
-                format!(
-                    "{} counts rings as locked memory, of which {} KiB are allowed to this user; raise it: \
-                     `ulimit -l unlimited` (as root), LimitMEMLOCK=infinity of a systemd unit, \
-                     docker run --ulimit memlock=-1",
-                    self.kernel(),
-                    limit.soft / 1024
-                )
-            }
-            _ => {
-                "the system, or the cgroup of the process, is out of memory (memory.max); give it \
-                  more, start fewer cores, or smaller rings with `Builder::sq_entries` and \
-                  `Builder::cq_entries`"
-                    .into()
-            }
+        if let Some(bytes) = self.locked_memory_for_rings() {
+            return format!(
+                "{} counts rings as locked memory, of which {} KiB are allowed to this user, for all \
+                 processes together (a ring that was closed counts for some 30 ms more); raise it: \
+                 `ulimit -l unlimited` (as root), LimitMEMLOCK=infinity of a systemd unit, docker run \
+                 --ulimit memlock=-1; or ask for smaller rings with `Builder::cq_entries`",
+                self.kernel(),
+                bytes / 1024
+            );
         }
+        self.narrow_space().unwrap_or_else(|| {
+            "the system, or the cgroup of the process, is out of memory (memory.max); give it more, \
+             start fewer cores, or smaller rings with `Builder::sq_entries` and `Builder::cq_entries`"
+                .into()
+        })
+    }
+
+    /// A core reserves addresses for the most operations and buffers that it can have, most of which
+    /// never become memory; a limit of addresses counts them all the same.
+    fn narrow_space(&self) -> Option<String> {
+        let limit = self.address_space.filter(|limit| limit.soft != libc::RLIM_INFINITY)?;
+        Some(format!(
+            "the process may map {} KiB of addresses, used or not, and a core reserves some dozens \
+             of MiB; raise it (`ulimit -v unlimited`, LimitAS=infinity of a systemd unit), or lower \
+             `Builder::max_live_ops`",
+            limit.soft / 1024
+        ))
     }
 
     fn why_no_descriptor(&self) -> String {
@@ -341,11 +348,41 @@ mod tests {
             let error = io::Error::from_raw_os_error(libc::ENOMEM);
             Failed { core: Some(0), step: "io_uring_setup", error }.text(&facts)
         };
-        let old = failed("5.10.0", 65536);
-        assert!(old.contains("64 KiB") && old.contains("ulimit -l unlimited"), "{old}");
+        for release in ["5.10.0", "6.14.6", "6.18.0"] {
+            let text = failed(release, 65536);
+            assert!(text.contains("64 KiB") && text.contains("ulimit -l unlimited"), "{text}");
+        }
         for other in [failed("5.10.0", libc::RLIM_INFINITY), failed("6.1.0", 65536)] {
             assert!(other.contains("memory.max") && !other.contains("ulimit"), "{other}");
         }
+    }
+
+    #[test]
+    fn a_limit_of_addresses_is_named_where_there_is_one() {
+        let failed = |step, soft| {
+            let limit = Limit { soft, hard: libc::RLIM_INFINITY };
+            let facts = Facts { address_space: Some(limit), ..Facts::default() };
+            let error = io::Error::from_raw_os_error(libc::ENOMEM);
+            Failed { core: Some(0), step, error }.text(&facts)
+        };
+        for step in ["io_uring_setup", "mapping the table of operations"] {
+            let text = failed(step, 64 << 20);
+            assert!(text.contains("65536 KiB") && text.contains("ulimit -v unlimited"), "{text}");
+            assert!(!failed(step, libc::RLIM_INFINITY).contains("ulimit"));
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_lacks_an_operation_is_named() {
+        let text = "IORING_OP_RECV is missing, which kernels have from 5.6 on";
+        let error = io::Error::new(io::ErrorKind::Unsupported, text);
+        let facts = Facts { release: Some("5.4.0".into()), ..Facts::default() };
+        assert_eq!(
+            Failed { core: Some(0), step: "IORING_REGISTER_PROBE", error }.text(&facts),
+            "core 0 could not start: IORING_REGISTER_PROBE: IORING_OP_RECV is missing, which kernels \
+             have from 5.6 on; kernel 5.4.0 does not know it, or a sandbox such as gVisor stands in \
+             for the kernel; use a newer one"
+        );
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Drop for Post {
 pub(super) fn start_per_core<Form, M: Main<Form>>(mut builder: Builder, main: M) -> Result<()> {
     let failed = |step| move |error| Failed { core: None, step, error }.explain();
     let cpus = builder.choose_cpus()?;
-    builder.settle_kernel(None)?;
+    builder.settle_kernel()?;
     // Before the threads are made: they inherit what is blocked.
     let numbers: Vec<i32> = builder.signals.iter().map(|signal| signal.number()).collect();
     let signals = match numbers.is_empty() {

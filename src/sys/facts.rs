@@ -20,6 +20,9 @@ pub(crate) struct Facts {
     pub(crate) files: Option<(u64, u64)>,
     pub(crate) descriptors: Option<Limit>,
     pub(crate) locked_memory: Option<Limit>,
+    pub(crate) address_space: Option<Limit>,
+    /// Whether this thread may lock memory whatever the limit.
+    pub(crate) may_lock: bool,
 }
 
 impl Facts {
@@ -29,7 +32,12 @@ impl Facts {
         let setting = |path: &str| text(path)?.trim().parse::<i64>().ok();
         // The thread's own status: filters are per thread.
         let status = text("proc/thread-self/status").or_else(|| text("proc/self/status"));
+        let may_lock = status.as_deref().and_then(effective_capabilities).is_some_and(|bits| {
+            const CAP_IPC_LOCK: u64 = 1 << 14;
+            bits & CAP_IPC_LOCK != 0
+        });
         Facts {
+            may_lock,
             disabled: setting("proc/sys/kernel/io_uring_disabled")
                 .and_then(|value| u32::try_from(value).ok()),
             group: setting("proc/sys/kernel/io_uring_group"),
@@ -38,6 +46,7 @@ impl Facts {
             files: text("proc/sys/fs/file-nr").and_then(|text| file_numbers(&text)),
             descriptors: limits::descriptors(),
             locked_memory: limits::locked_memory(),
+            address_space: limits::address_space(),
         }
     }
 
@@ -46,6 +55,21 @@ impl Facts {
         let mut numbers = self.release.as_deref()?.split(|c: char| !c.is_ascii_digit());
         Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
     }
+
+    /// The limit of locked memory, if rings count as such: up to 5.11 and again from 6.14 on
+    /// (measured on 6.18; https://github.com/axboe/liburing/issues/1408), for all processes of a user
+    /// together. In between they are memory of the cgroup.
+    pub(crate) fn locked_memory_for_rings(&self) -> Option<u64> {
+        let counts = self.version().is_none_or(|version| !((5, 12)..(6, 14)).contains(&version));
+        let soft = self.locked_memory?.soft;
+        (counts && !self.may_lock && soft != libc::RLIM_INFINITY).then_some(soft)
+    }
+}
+
+/// The bits in `CapEff: 00000000000004c0` of a status file.
+pub(crate) fn effective_capabilities(status: &str) -> Option<u64> {
+    let bits = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(bits.trim(), 16).ok()
 }
 
 /// The mode in `Seccomp: 2` of a status file: 0 none, 1 strict, 2 filter.

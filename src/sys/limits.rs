@@ -17,6 +17,11 @@ pub(crate) fn locked_memory() -> Option<Limit> {
     read(libc::RLIMIT_MEMLOCK)
 }
 
+/// How many bytes of addresses the process may have mapped, whether or not they are memory.
+pub(crate) fn address_space() -> Option<Limit> {
+    read(libc::RLIMIT_AS)
+}
+
 /// How many processes and threads the user may have.
 pub(crate) fn processes() -> Option<Limit> {
     read(libc::RLIMIT_NPROC)

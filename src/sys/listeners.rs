@@ -7,6 +7,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use super::facts::effective_capabilities;
+
 /// Bytes of a table of sockets that are read at most: some 7,000 listeners.
 const MOST_BYTES: u64 = 1 << 20;
 /// Descriptors of other processes that are looked at before the search is given up, some 10 ms.
@@ -113,8 +115,7 @@ pub(crate) fn first_unprivileged_port(root: &Path) -> Option<u16> {
 pub(crate) fn may_bind_privileged_ports(root: &Path) -> Option<bool> {
     const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
     let status = fs::read_to_string(root.join("proc/thread-self/status")).ok()?;
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    Some(u64::from_str_radix(effective.trim(), 16).ok()? & CAP_NET_BIND_SERVICE != 0)
+    Some(effective_capabilities(&status)? & CAP_NET_BIND_SERVICE != 0)
 }
 
 /// How many connections may wait for an accept; the kernel takes no more, whatever is asked for.

@@ -185,6 +185,49 @@ fn a_cpu_outside_of_the_mask_is_refused_by_name() {
 }
 
 #[test]
+fn a_cpu_outside_of_the_cpuset_is_told_from_those_within() {
+    isolated(|| {
+        // SAFETY: the set is plain bits, zeroed, and lives until the call returns.
+        unsafe {
+            let mut set = std::mem::zeroed::<libc::cpu_set_t>();
+            libc::CPU_SET(0, &mut set);
+            if libc::sched_setaffinity(0, size_of_val(&set), &raw const set) != 0 {
+                println!("skipped: this process may not run on CPU 0");
+                return;
+            }
+        }
+        let error = start_error(Builder::new().cpus([0, 1]).start_per_core(async || {}));
+        let text = error.to_string();
+        assert!(text.contains("may not run on CPU 1, only on [0]"), "{text}");
+        assert!(text.contains("--cpuset-cpus") && text.contains("AllowedCPUs="), "{text}");
+        // Left to itself, it takes what there is.
+        let ran = std::sync::Arc::new(std::sync::Mutex::new(0));
+        let count = std::sync::Arc::clone(&ran);
+        runtime::start_per_core(async move || *count.lock().unwrap() += 1).unwrap();
+        assert_eq!(*ran.lock().unwrap(), 1);
+    });
+}
+
+#[test]
+fn too_few_addresses_name_the_limit() {
+    isolated(|| {
+        let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = status.split(' ').next().unwrap().parse().unwrap();
+        // Room for a ring, and not for the table of operations.
+        let limit =
+            libc::rlimit { rlim_cur: pages * 4096 + (4 << 20), rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: the limit lives until the call returns.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+        let error = start_error(runtime::run(async {}));
+        assert_eq!(errno(&error), Some(libc::ENOMEM));
+        let text = error.to_string();
+        assert!(text.contains("ENOMEM") && text.contains("ulimit -v unlimited"), "{text}");
+        assert!(text.contains("max_live_ops"), "{text}");
+        println!("{text}");
+    });
+}
+
+#[test]
 fn rings_whose_answers_have_less_room_than_their_requests_are_refused() {
     let error = start_error(Builder::new().sq_entries(64).cq_entries(32).run(async {}));
     assert!(error.to_string().contains("cq_entries(32) is less than sq_entries(64)"), "{error}");

@@ -29,7 +29,7 @@ use super::{Call, Counters, Cqe, Driver, Kick, RESERVED, Register, Sqe, Unparker
 use crate::sys::atomic::Arc;
 use crate::sys::{clock, fork};
 use enter::Outcome;
-pub(crate) use setup::Refused;
+pub(crate) use setup::{Refused, is_about_io_uring};
 pub(crate) use usable::is_usable;
 
 /// The answer of the poll that watches the kick.

@@ -19,13 +19,17 @@ impl Refused {
     /// another driver would only hide it.
     pub(crate) fn is_of_io_uring(&self) -> bool {
         let itself = [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::EINVAL];
-        let asked = ["io_uring", "IORING"].iter().any(|word| self.step.contains(word));
-        asked
+        is_about_io_uring(self.step)
             && match self.error.raw_os_error() {
                 Some(errno) => itself.contains(&errno),
                 None => self.error.kind() == io::ErrorKind::Unsupported,
             }
     }
+}
+
+/// Whether a step asks for io_uring, and not for something else that a driver needs.
+pub(crate) fn is_about_io_uring(step: &str) -> bool {
+    ["io_uring", "IORING"].iter().any(|word| step.contains(word))
 }
 
 /// The capabilities that are flags of a ring, the newest first: the rungs of a ladder.
