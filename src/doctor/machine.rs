@@ -3,9 +3,12 @@
 use std::fmt;
 use std::path::Path;
 
+use io_uring::types::BufRingEntry;
+
 use super::json::Json;
 use crate::buf::pool;
 use crate::driver::uring::Sizes;
+use crate::sys::facts::Facts;
 use crate::sys::limits::{self, Limit};
 use crate::sys::{cpus, listeners};
 
@@ -163,17 +166,26 @@ pub(super) struct Memory {
     /// Buffers that are published at first, and the most that there can be.
     buffers: u64,
     most_buffers: u64,
+    /// How many cores of this user may have rings at a time, where these are locked memory.
+    most_cores: Option<u64>,
 }
 
 impl Memory {
-    pub(super) fn of_the_defaults() -> Self {
+    pub(super) fn of_the_defaults(facts: &Facts) -> Self {
         const SQE: u64 = 64;
         const CQE: u64 = 16;
+        const PAGE: u64 = 4096;
         let Sizes { submissions, completions, .. } = Sizes::default();
         let buffers = |count: u16| u64::from(count) * pool::SIZE as u64;
+        let requests = u64::from(submissions.next_power_of_two()) * SQE;
+        let answers = u64::from(completions.next_power_of_two()) * CQE;
+        // Whole pages: the requests, the answers behind a head of their own, the ring of buffers.
+        let ring_of_buffers = u64::from(pool::ENTRIES) * size_of::<BufRingEntry>() as u64;
+        let pages = requests.div_ceil(PAGE) + (answers + 1).div_ceil(PAGE) + ring_of_buffers / PAGE;
         Memory {
-            requests: u64::from(submissions.next_power_of_two()) * SQE,
-            answers: u64::from(completions.next_power_of_two()) * CQE,
+            requests,
+            answers,
+            most_cores: facts.locked_memory_for_rings().map(|bytes| bytes / (pages * PAGE)),
             buffers: buffers(pool::PUBLISHED_AT_FIRST),
             most_buffers: buffers(pool::ENTRIES),
         }
@@ -185,18 +197,26 @@ impl Memory {
             ("completion_queue_bytes", Json::Count(self.answers)),
             ("buffer_bytes", Json::Count(self.buffers)),
             ("most_buffer_bytes", Json::Count(self.most_buffers)),
+            ("most_cores_of_this_user", Json::maybe(self.most_cores, Json::Count)),
         ])
     }
 }
 
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Memory { requests, answers, buffers, most_buffers } = self;
+        let Memory { requests, answers, buffers, most_buffers, most_cores } = self;
         writeln!(f, "memory of one core, in bytes")?;
         writeln!(f, "  {:<24} {requests}", "submission queue")?;
         writeln!(f, "  {:<24} {answers}", "completion queue")?;
         let room = format!("{buffers} at first, {most_buffers} at most; only what is used is real");
-        writeln!(f, "  {:<24} {room}", "provided buffers")
+        writeln!(f, "  {:<24} {room}", "provided buffers")?;
+        match most_cores {
+            Some(cores) => {
+                let why = "rings are locked memory here; more get smaller rings, or none";
+                writeln!(f, "  {:<24} {cores} of this user; {why}", "room for cores")
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -230,8 +250,17 @@ mod tests {
 
     #[test]
     fn the_memory_is_that_of_the_default_sizes() {
-        let memory = Memory::of_the_defaults();
+        let locked_memory = Some(Limit { soft: 8 << 20, hard: 8 << 20 });
+        let release = |release: &str| Some(release.to_owned());
+        let facts = Facts { locked_memory, release: release("6.1.0"), ..Facts::default() };
+        let memory = Memory::of_the_defaults(&facts);
+        assert!(memory.most_cores.is_none() && !memory.to_string().contains("room for cores"));
         assert_eq!((memory.requests, memory.answers), (512 * 64, 8192 * 16));
         assert_eq!((memory.buffers, memory.most_buffers), (1 << 20, 16 << 20));
+        // 8, 33 and 16 pages: 228 KiB of 8 MiB.
+        let facts = Facts { release: release("6.18.0"), ..facts };
+        assert_eq!(Memory::of_the_defaults(&facts).most_cores, Some(35));
+        let root = Facts { may_lock: true, ..facts };
+        assert_eq!(Memory::of_the_defaults(&root).most_cores, None);
     }
 }

@@ -9,6 +9,7 @@ use super::kernel::Kernel;
 use super::machine::{Cpus, Limits, Memory, Ports};
 use super::offer::Offer;
 use super::self_test::SelfTest;
+use crate::sys::facts::Facts;
 
 /// What a start would come to here, and why: the kernel and what was reported of its like, the
 /// driver that would be chosen, what io_uring offers and what is lost without it, limits, CPUs, ports
@@ -49,7 +50,7 @@ impl Report {
             limits: Limits::read(),
             cpus: Cpus::read(root),
             ports: Ports::read(root),
-            memory: Memory::of_the_defaults(),
+            memory: Memory::of_the_defaults(&Facts::read(root)),
             self_test: None,
         }
     }

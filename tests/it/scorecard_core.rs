@@ -7,6 +7,7 @@ mod interrupts;
 mod panics;
 mod refusals;
 mod shutdown;
+mod starts;
 mod waker_ends;
 mod wakes;
 

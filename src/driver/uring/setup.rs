@@ -1,11 +1,14 @@
 //! Opening a ring: the best flags first, then fewer; the wanted sizes first, then smaller ones.
 
 use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 use io_uring::{Builder, IoUring};
 
 use super::Sizes;
 use crate::driver::caps::{Cap, Caps, since};
+use crate::sys::facts::Facts;
 
 /// The step of opening a ring that failed, and with what.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ const FEWEST: u32 = 16;
 
 /// Opens a ring with what the kernel takes of the flags in `wanted`. Returns what is left of them.
 pub(super) fn open(sizes: Sizes, mut wanted: Caps) -> Result<(IoUring, Caps), Refused> {
-    let mut sizes = sizes;
+    let (mut sizes, mut patience) = (sizes, Patience::default());
     // The kernel refuses the one without the other.
     if !wanted.has(Cap::SingleIssuer) {
         wanted.set(Cap::DeferTaskrun, false);
@@ -60,7 +63,8 @@ pub(super) fn open(sizes: Sizes, mut wanted: Caps) -> Result<(IoUring, Caps), Re
         match (error.raw_os_error(), FLAGS.iter().find(|flag| wanted.has(**flag))) {
             // An unknown flag: one rung down.
             (Some(libc::EINVAL), Some(newest)) => wanted.set(*newest, false),
-            // Locked memory is limited on old kernels: halve.
+            (Some(libc::ENOMEM), _) if patience.waits_for(sizes) => {}
+            // Memory is scarce, or may not be locked: halve.
             (Some(libc::ENOMEM), _) if sizes.submissions > FEWEST => {
                 sizes.submissions /= 2;
                 sizes.completions = (sizes.completions / 2).max(sizes.submissions);
@@ -91,4 +95,41 @@ fn add_flags(ring: &mut Builder, wanted: Caps) {
 /// The kernel whose flags a ring has, for people.
 pub(super) fn rung(caps: Caps) -> &'static str {
     FLAGS.iter().find(|flag| caps.has(**flag)).map_or("5.6", |newest| since(*newest))
+}
+
+/// Waiting for the memory of rings that were closed. Where rings count as locked memory, one that was
+/// closed counts until the kernel has torn it down, some 30 ms later (measured): a process that is
+/// started again would find no room.
+#[derive(Default)]
+struct Patience {
+    waited: Duration,
+}
+
+impl Patience {
+    const MOST: Duration = Duration::from_millis(127);
+
+    /// Waits a little, twice as long each time, if a ring of these sizes may have its room soon.
+    fn waits_for(&mut self, sizes: Sizes) -> bool {
+        let needed = u64::from(sizes.submissions) * 64 + u64::from(sizes.completions) * 16;
+        let limit = || Facts::read(Path::new("/")).locked_memory_for_rings();
+        if self.waited >= Patience::MOST || limit().is_none_or(|limit| limit < needed) {
+            return false;
+        }
+        let more = self.waited + Duration::from_millis(1);
+        std::thread::sleep(more);
+        self.waited += more;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_has_an_end() {
+        let mut patience = Patience { waited: Patience::MOST };
+        let sizes = Sizes { submissions: 1, completions: 2, ..Sizes::default() };
+        assert!(!patience.waits_for(sizes));
+    }
 }
