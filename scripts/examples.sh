@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 TARGET_DIR="${CARGO_TARGET_DIR:-target}"
-EXAMPLES=(http echo echo_owned copy event_loop timer)
+EXAMPLES=(http echo echo_owned copy event_loop timer own_driver foreign_loop)
 
 # Under the time limit the script is its own child; cargo is outside of it.
 if [[ -z "${EXAMPLES_INSIDE:-}" ]]; then
@@ -206,6 +206,28 @@ run_timer() {
 
 run_echo_owned() {
     run_echo echo_owned
+}
+
+# The loop around the runtime serves as a server of its own does, and its timer ticks meanwhile.
+run_foreign_loop() {
+    run_echo foreign_loop
+    start foreign_loop
+    sleep 1.2
+    grep -q '^1 s, 1 tasks' "$scratch/out" || fail "the foreign timer did not tick: $(cat "$scratch/out")"
+    passed "foreign_loop: its own timer ticks"
+    stop
+}
+
+run_own_driver() {
+    local said
+    said=$(timeout 20 "$TARGET_DIR/release/examples/own_driver" 100)
+    expect 'too late: ' 1 "$said"
+    expect 'after all: 9 bytes' 1 "$said"
+    said=$(timeout 20 "$TARGET_DIR/release/examples/own_driver" 1)
+    expect 'in time: 9 bytes' 1 "$said"
+    expect 'running on the driver `late`' 1 "$said"
+    expect '[1-9] receives' 1 "$said"
+    passed "own_driver: what is held back is late, and not lost"
 }
 
 run_copy() {
