@@ -69,7 +69,7 @@ impl fmt::Display for Choice {
             Err(why) => writeln!(f, "driver none ({}): {why}", self.wanted)?,
         }
         match &self.instead {
-            Some(why) => writeln!(f, "  it takes the place of io_uring: {why}"),
+            Some(why) => writeln!(f, "  it is used instead of io_uring: {why}"),
             None => Ok(()),
         }
     }

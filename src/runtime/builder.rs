@@ -371,7 +371,7 @@ impl Builder {
     /// Says why it is not io_uring.
     fn say(&self, refused: Option<Refused>) {
         if let Some(refused) = refused {
-            self.log.line(&format!("epoll takes the place of io_uring: {}", why(refused)));
+            self.log.line(&format!("epoll is used instead of io_uring: {}", why(refused)));
         }
     }
 

@@ -112,7 +112,7 @@ fn under_a_filter_it_says_what_takes_the_place_of_io_uring_and_why() {
         if DriverKind::Epoll.open().is_ok() {
             assert_eq!(code, Some(0));
             assert!(text.contains("driver epoll (auto"), "{text}");
-            assert!(text.contains(&format!("it takes the place of io_uring: {why}")), "{text}");
+            assert!(text.contains(&format!("it is used instead of io_uring: {why}")), "{text}");
             assert_eq!(report["driver"]["chosen"], Value::Text("epoll".into()));
         } else {
             assert_eq!(code, Some(1));
@@ -124,7 +124,7 @@ fn under_a_filter_it_says_what_takes_the_place_of_io_uring_and_why() {
         }
         let mut command = doctor(&["doctor"]);
         let (code, text) = said(command.env("QUOIT_DRIVER", "uring").output().unwrap());
-        assert!(code == Some(1) && !text.contains("lace of io_uring"), "{text}");
+        assert!(code == Some(1) && !text.contains("instead of io_uring"), "{text}");
     });
 }
 

@@ -68,7 +68,7 @@ fn falls_back(call: libc::c_long, errno: i32, name: &str) {
     let said = std::mem::take(&mut *lines.lock().unwrap());
     let said: Vec<_> = said.iter().filter(|line| line.contains("epoll")).collect();
     assert_eq!(said.len(), 1, "{said:?}");
-    for needle in ["epoll takes the place of io_uring", name, "seccomp", "Docker"] {
+    for needle in ["epoll is used instead of io_uring", name, "seccomp", "Docker"] {
         assert!(said[0].contains(needle), "`{needle}` is not in: {}", said[0]);
     }
     builder.run(async { assert_eq!(runtime::driver(), "epoll") }).unwrap();
