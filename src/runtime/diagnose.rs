@@ -412,4 +412,73 @@ mod tests {
         let text = failed("listing the ring", io::Error::other("too many rings"));
         assert_eq!(text, "the runtime could not start: listing the ring: too many rings");
     }
+
+    /// One line a text, as users read it.
+    #[test]
+    fn each_text_reads_well_as_a_whole() {
+        let plain = || Root::new().kernel("6.8.0").disabled(0);
+        let calls = "io_uring_setup, io_uring_enter and io_uring_register";
+        let filter = format!(
+            "a seccomp filter is in force, as in containers, and refuses io_uring. Docker: run with \
+             --security-opt seccomp=unconfined, or with a profile that permits {calls}. Kubernetes: \
+             set securityContext.seccompProfile likewise. systemd: add them to SystemCallFilter= of \
+             the unit"
+        );
+        let module = format!(
+            "neither kernel.io_uring_disabled nor a seccomp filter forbids it, so a security module \
+             (SELinux, AppArmor) probably does; look for a denial in `journalctl -k` and permit {calls}"
+        );
+        let texts = [
+            (
+                plain().disabled(2),
+                libc::EPERM,
+                "kernel.io_uring_disabled is 2, which forbids io_uring to everybody; run `sudo sysctl \
+                 kernel.io_uring_disabled=0`",
+            ),
+            (
+                plain().disabled(1).with("proc/sys/kernel/io_uring_group", "990\n"),
+                libc::EPERM,
+                "kernel.io_uring_disabled is 1, which forbids io_uring to the unprivileged; add the \
+                 user to the group 990 (kernel.io_uring_group), or run `sudo sysctl \
+                 kernel.io_uring_disabled=0`",
+            ),
+            (plain().filtered(), libc::EPERM, &*filter),
+            (plain().filtered(), libc::ENOSYS, &*filter),
+            (plain(), libc::EACCES, &*module),
+            (
+                plain(),
+                libc::ENOSYS,
+                "kernel 6.8.0 was built without io_uring; use one with CONFIG_IO_URING=y",
+            ),
+            (
+                Root::new().kernel("5.4.0"),
+                libc::ENOSYS,
+                "kernel 5.4.0 is older than 5.6, the first with what Quoit needs (or a sandbox such as \
+                 gVisor stands in for it); use a newer kernel",
+            ),
+            (
+                Root::new().kernel("5.4.0"),
+                libc::EINVAL,
+                "kernel 5.4.0 lacks what Quoit needs; use kernel 5.6 or newer",
+            ),
+            (
+                plain(),
+                libc::EINVAL,
+                "kernel 6.8.0 refuses even the plainest ring; if `Builder::sq_entries` or \
+                 `Builder::cq_entries` was called, try without",
+            ),
+            (
+                plain().with("proc/sys/fs/file-nr", "1000\t0\t1024\n"),
+                libc::ENFILE,
+                "the machine has too many files open (1000 of 1024); raise it: `sudo sysctl \
+                 fs.file-max=..`",
+            ),
+        ];
+        for (root, number, cause) in texts {
+            let (name, meaning) = errno(number).unwrap();
+            let text =
+                format!("core 3 could not start: io_uring_setup gave {name} ({meaning}); {cause}");
+            assert_eq!(root.text(number), text);
+        }
+    }
 }
