@@ -17,7 +17,9 @@ const CALLS: [libc::c_long; 3] =
 fn logged() -> (Builder, Arc<Mutex<Vec<String>>>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&lines);
-    let builder = Builder::new().log(move |line| kept.lock().unwrap().push(line.to_owned()));
+    // Whatever the environment says.
+    let builder = Builder::new().driver(DriverKind::Auto);
+    let builder = builder.log(move |line| kept.lock().unwrap().push(line.to_owned()));
     (builder, lines)
 }
 
