@@ -163,9 +163,9 @@ async fn in_wakers(streams: &mut [(TcpStream, std::net::TcpStream)]) {
             lap().await;
             assert_eq!(read.await.unwrap().1, b"y");
         }
-        let mut nap = pin!(sleep(Duration::from_micros(500)));
+        let mut nap = pin!(sleep(Duration::from_millis(5)));
         poll_with(make(), nap.as_mut());
-        sleep(Duration::from_millis(2)).await;
+        sleep(Duration::from_millis(8)).await;
         nap.await;
 
         let mut task = quoit::spawn(async { yield_now().await });
@@ -181,7 +181,7 @@ async fn in_wakers(streams: &mut [(TcpStream, std::net::TcpStream)]) {
         poll_with(make(), pin!(&mut task));
         let _ = catch_unwind(AssertUnwindSafe(|| drop(task)));
 
-        let mut naps = pin!(quoit::gather([sleep(Duration::from_micros(500))]));
+        let mut naps = pin!(quoit::gather([sleep(Duration::from_millis(5))]));
         poll_with(make(), naps.as_mut());
         naps.await;
 
