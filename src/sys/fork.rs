@@ -44,7 +44,8 @@ pub(crate) fn forked() -> bool {
     CHILD.load(Ordering::Relaxed)
 }
 
-/// Lists a ring's descriptor until the guard is dropped.
+/// Lists a ring's descriptor until the guard is dropped: before the descriptor is closed, because a
+/// fork on another thread in between would close whatever has got the number by then.
 pub(crate) struct Listed(usize);
 
 impl Listed {
@@ -74,46 +75,9 @@ unsafe extern "C" fn in_child() {
         let fd = entry.swap(EMPTY, Ordering::Relaxed);
         if fd != EMPTY {
             CHILD.store(true, Ordering::Relaxed);
-            if is_ring(fd) {
-                // SAFETY: the child owns its copy of the descriptor, and nothing else closes it: the
-                // drivers of a forked child never touch their descriptors again.
-                unsafe { libc::close(fd) };
-            }
-        }
-    }
-}
-
-/// Whether `fd` is a ring: one that another thread has just closed is listed for a moment longer,
-/// and its number may be anything else's by then.
-fn is_ring(fd: RawFd) -> bool {
-    const REGISTER_PROBE: u32 = 8;
-    let nothing = std::ptr::null_mut::<libc::c_void>();
-    // SAFETY: without a place for an answer the call does nothing. It is safe after a fork.
-    let result =
-        unsafe { libc::syscall(libc::SYS_io_uring_register, fd, REGISTER_PROBE, nothing, 0) };
-    // SAFETY: the place of this thread's errno is always there.
-    let errno = unsafe { *libc::__errno_location() };
-    result >= 0 || !matches!(errno, libc::EOPNOTSUPP | libc::EBADF)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::fd::AsRawFd;
-
-    #[test]
-    fn a_number_that_is_no_longer_a_rings_stays_open_in_a_child() {
-        let (reader, _writer) = std::io::pipe().unwrap();
-        let _listed = Listed::new(reader.as_raw_fd()).unwrap();
-        // SAFETY: the child makes two system calls and ends.
-        unsafe {
-            let child = libc::fork();
-            if child == 0 {
-                libc::_exit(i32::from(libc::fcntl(reader.as_raw_fd(), libc::F_GETFD) < 0));
-            }
-            let mut status = 0;
-            assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
-            assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0);
+            // SAFETY: the child owns its copy of the descriptor, and nothing else closes it: the
+            // drivers of a forked child never touch their descriptors again.
+            unsafe { libc::close(fd) };
         }
     }
 }

@@ -67,7 +67,7 @@ pub(crate) struct Uring {
     work_may_be_left: bool,
     backoff: Duration,
     counters: Counters,
-    _listed: fork::Listed,
+    listed: Option<fork::Listed>,
 }
 
 /// An eventfd. The kick's count is not read while a poll watches it: each write is an edge.
@@ -157,7 +157,7 @@ impl Uring {
             work_may_be_left: false,
             backoff: Duration::ZERO,
             counters: Counters::default(),
-            _listed: listed,
+            listed: Some(listed),
         })
     }
 
@@ -385,6 +385,7 @@ impl Drop for Uring {
     fn drop(&mut self) {
         // In a forked child the hook has closed the number, and the maps were not inherited.
         if !fork::forked() {
+            drop(self.listed.take());
             // A ring is torn down after its close has returned; what it had registered is not to
             // stay open until then.
             let _ = self.ring.submitter().unregister_files();
