@@ -15,7 +15,9 @@ use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
 pub(crate) mod bind_error;
+mod call;
 pub(crate) mod caps;
+mod eventfd;
 pub(crate) mod kind;
 pub(crate) mod pad;
 pub(crate) mod retired;

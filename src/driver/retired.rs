@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Call, Counters, Cqe, Driver, Register, Sqe, Unparker, Wait, uring};
+use super::{Call, Counters, Cqe, Driver, Register, Sqe, Unparker, Wait, call};
 use crate::sys::clock;
 
 /// Simulated descriptors start here, so that no slip can close a real one.
@@ -27,7 +27,7 @@ unsafe impl Driver for Retired {
     fn call(&mut self, call: Call<'_>) -> io::Result<i32> {
         match call {
             Call::Close { fd } if fd >= SIMULATED => Ok(0),
-            call => uring::call::perform(call),
+            call => call::perform(call),
         }
     }
 

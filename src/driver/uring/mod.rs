@@ -5,7 +5,6 @@
 //! kernel leaves over (it runs about twenty pieces of work a call) the next lap's enter runs; a
 //! loop on `SQ_TASKRUN` would hang, because an empty enter does not clear that flag.
 
-pub(crate) mod call;
 mod enter;
 mod fixed;
 mod padded;
@@ -18,14 +17,15 @@ use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use io_uring::{IoUring, Probe, opcode, types};
 
 use super::caps::{Cap, Caps, Mask};
+use super::eventfd::EventFd;
 use super::pad::steps::Steps;
-use super::{Call, Counters, Cqe, Driver, Kick, RESERVED, Register, Sqe, Unparker, Wait};
+use super::{Call, Counters, Cqe, Driver, RESERVED, Register, Sqe, Unparker, Wait, call};
 use crate::sys::atomic::Arc;
 use crate::sys::{clock, fork};
 use enter::Outcome;
@@ -58,6 +58,7 @@ pub(crate) struct Uring {
     steps: Option<Box<Steps>>,
     /// Requests that found the queue full, in order.
     spill: VecDeque<Sqe>,
+    /// Its count is not read while a poll watches it: each ring is an edge.
     kick: Arc<EventFd>,
     unparker: Unparker,
     kick_is_watched: bool,
@@ -68,41 +69,6 @@ pub(crate) struct Uring {
     backoff: Duration,
     counters: Counters,
     listed: Option<fork::Listed>,
-}
-
-/// An eventfd. The kick's count is not read while a poll watches it: each write is an edge.
-struct EventFd(OwnedFd);
-
-impl Kick for Arc<EventFd> {
-    fn kick(&self) {
-        self.ring();
-    }
-}
-
-impl EventFd {
-    fn new() -> io::Result<Self> {
-        // SAFETY: the call takes no pointers.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the call above has just opened the number, and nobody else has it.
-        Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }))
-    }
-
-    fn ring(&self) {
-        let one = 1_u64.to_ne_bytes();
-        // EAGAIN would mean that the count is full: then the poll has been woken often enough.
-        // SAFETY: `one` is eight readable bytes, and the descriptor is open while `self` is.
-        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-    }
-
-    /// Takes the count, so that the descriptor is not readable until it is rung again.
-    fn silence(&self) {
-        let mut count = [0; 8];
-        // SAFETY: `count` is eight writable bytes.
-        unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
-    }
 }
 
 /// Sizes and choices for one ring.
@@ -191,7 +157,7 @@ impl Uring {
     fn watch_kick(&mut self) {
         if !self.kick_is_watched {
             let many = self.caps.has(Cap::MultishotPoll);
-            let fd = types::Fd(self.kick.0.as_raw_fd());
+            let fd = types::Fd(self.kick.as_raw_fd());
             let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(many);
             self.kick_is_watched = true;
             self.queue(poll.build().user_data(KICKED));
@@ -368,12 +334,12 @@ unsafe impl Driver for Uring {
         // The ring's own descriptor would not do: a sleep on it is not ended by deferred work.
         if self.bell.get().is_none() {
             let bell = EventFd::new().ok()?;
-            self.ring.submitter().register_eventfd(bell.0.as_raw_fd()).ok()?;
+            self.ring.submitter().register_eventfd(bell.as_raw_fd()).ok()?;
             // What came before the bell was there has not rung it.
             bell.ring();
             let _ = self.bell.set(bell);
         }
-        self.bell.get().map(|bell| bell.0.as_fd())
+        self.bell.get().map(|bell| bell.as_fd())
     }
 
     fn name(&self) -> &'static str {
@@ -472,7 +438,7 @@ mod tests {
         ring.enter(Wait::Poll, &mut answers).unwrap();
         let never = EventFd::new().unwrap();
         for number in 0..4 {
-            let fd = types::Fd(never.0.as_raw_fd());
+            let fd = types::Fd(never.as_raw_fd());
             let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
             // SAFETY: a poll points at nothing.
             unsafe { ring.push(poll.user_data(number)) };
@@ -500,7 +466,7 @@ mod tests {
             for wait in [20_000_000, 2_000_000, 4_000_000] {
                 let start = ring.now();
                 let far = ring.now() + 3_600_000_000_000;
-                ring.kick.kick();
+                ring.kick.ring();
                 ring.enter(Wait::Until(far), &mut answers).unwrap();
                 ring.enter(Wait::Until(start + wait), &mut answers).unwrap();
                 let late = ring.now().checked_sub(start + wait).expect("it ended early");
