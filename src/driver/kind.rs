@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::Driver;
 use super::caps::Mask;
+use super::epoll::Epoll;
 use super::uring::{self, EnterFault, Refused, Sizes, Uring};
 
 /// A kernel that a runtime can be told to use.
@@ -75,8 +76,7 @@ impl DriverKind {
 }
 
 fn open_epoll() -> Result<Box<dyn Driver>, Refused> {
-    let error = io::Error::from(io::ErrorKind::Unsupported);
-    Err(Refused { step: "opening the epoll driver", error })
+    Ok(Box::new(Epoll::new()?))
 }
 
 /// What a choice of a kernel has come to.

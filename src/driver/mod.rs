@@ -17,6 +17,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 pub(crate) mod bind_error;
 mod call;
 pub(crate) mod caps;
+mod epoll;
 mod eventfd;
 pub(crate) mod kind;
 pub(crate) mod pad;

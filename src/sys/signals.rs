@@ -1,4 +1,5 @@
-//! Signals as the thread that supervises the cores takes them: blocked, and read from a descriptor.
+//! Signals: blocked and read from a descriptor by the thread that supervises the cores, and one that
+//! interrupts a call in which a thread is stuck.
 //!
 //! A blocked signal interrupts nobody. Threads inherit what is blocked when they are made, so the
 //! signals have to be blocked before the threads are there, and are undone on the same thread.
@@ -8,6 +9,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Signals that are blocked on this thread, and on those that it makes, until this is dropped.
@@ -57,6 +59,74 @@ impl Drop for Blocked {
         let restored = set_mask(libc::SIG_SETMASK, &self.previous);
         assert!(restored.is_ok(), "a mask that was in force before is valid");
     }
+}
+
+/// Runs `f` while this thread blocks every signal, so that a thread that `f` makes blocks them too.
+pub(crate) fn without_signals<R>(f: impl FnOnce() -> R) -> io::Result<R> {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `all` is a place for a signal set, which the call initializes.
+    let result = unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    assert_eq!(result, 0, "filling a signal set cannot fail");
+    // SAFETY: it has just been initialized.
+    let previous = set_mask(libc::SIG_BLOCK, &unsafe { all.assume_init() })?;
+    let result = f();
+    set_mask(libc::SIG_SETMASK, &previous)?;
+    Ok(result)
+}
+
+/// The signal that interrupts a blocking call of another thread: its handler does nothing, and the
+/// call is not restarted, so it ends with `EINTR`.
+///
+/// It is the last real-time signal that had its default disposition when the first thread asked.
+/// `None` if all were taken: then nothing can be interrupted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Interrupt(i32);
+
+impl Interrupt {
+    pub(crate) fn get() -> Option<Self> {
+        static CHOSEN: OnceLock<Option<i32>> = OnceLock::new();
+        CHOSEN.get_or_init(Interrupt::choose).map(Interrupt)
+    }
+
+    fn choose() -> Option<i32> {
+        (libc::SIGRTMIN()..=libc::SIGRTMAX()).rev().find(|&signal| Interrupt::take(signal))
+    }
+
+    /// Installs the handler, if nobody has one for this signal.
+    fn take(signal: i32) -> bool {
+        extern "C" fn nothing(_: i32) {}
+        // SAFETY: of all zeros are an empty mask, no flags and the default disposition.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: `action` is a place for the answer, and nothing is changed.
+        if unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) } != 0
+            || action.sa_sigaction != libc::SIG_DFL
+        {
+            return false;
+        }
+        action.sa_flags = 0;
+        action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
+        // SAFETY: the handler does nothing, which is safe at any time.
+        unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) == 0 }
+    }
+
+    /// Lets the signal through on this thread.
+    pub(crate) fn unblock_here(self) {
+        let set = set_of(&[self.0]).expect("the signal was chosen among those that exist");
+        let unblocked = set_mask(libc::SIG_UNBLOCK, &set);
+        assert!(unblocked.is_ok(), "a set of one signal is valid");
+    }
+
+    /// Interrupts what the thread is doing, if it has let the signal through.
+    pub(crate) fn send(self, thread: libc::pid_t) {
+        // SAFETY: the call takes no pointers; a thread that is gone is an error and nothing else.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, self.0) };
+    }
+}
+
+/// The number by which the kernel knows this thread.
+pub(crate) fn thread_id() -> libc::pid_t {
+    // SAFETY: the call takes no pointers, and cannot fail.
+    unsafe { libc::syscall(libc::SYS_gettid) as libc::pid_t }
 }
 
 fn set_of(signals: &[i32]) -> io::Result<libc::sigset_t> {

@@ -10,6 +10,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use quoit::driver::DriverKind;
 use quoit::runtime::{Builder, Runtime, Stats};
 
 /// Tells a child process which test it is there for.
@@ -68,6 +69,7 @@ fn drivers() -> Vec<(&'static str, Builder)> {
         ("io_uring with deadlines in the wait", Builder::new().deadline_in_wait(true)),
         ("io_uring with small rings", Builder::new().sq_entries(2).cq_entries(4)),
         ("io_uring that refuses", Builder::new().enter_faults(faults)),
+        ("epoll", Builder::new().driver(DriverKind::Epoll)),
     ];
     drivers.extend(masks().iter().map(|mask| (*mask, Builder::new().caps(mask))));
     drivers

@@ -1,0 +1,340 @@
+//! One try of a request: the system call that io_uring would make, told not to wait.
+
+use io_uring::opcode;
+
+use super::descriptors::{Descriptor, Side, fact};
+use super::file;
+use super::requests::Request;
+use crate::driver::Fields;
+use crate::driver::pad::provided::Provided;
+
+/// What a try has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// The last answer: its result and its flags.
+    Last(i32, u32),
+    /// One answer of several.
+    More(i32, u32),
+    /// It has to wait for an event.
+    Wait,
+    /// It may block, so a thread has to do it.
+    Block,
+}
+
+impl Attempt {
+    pub(super) fn error(errno: i32) -> Attempt {
+        Attempt::Last(-errno, 0)
+    }
+}
+
+/// `IORING_CQE_F_BUFFER`, beside which the buffer's number stands from bit 16 on.
+const BUFFER: u32 = 1;
+/// `IOSQE_BUFFER_SELECT`
+pub(super) const BUFFER_SELECT: u8 = 1 << 5;
+/// `IORING_RECV_MULTISHOT`
+pub(super) const RECV_MULTISHOT: u16 = 1 << 1;
+/// `IORING_ACCEPT_MULTISHOT`
+pub(super) const ACCEPT_MULTISHOT: u16 = 1;
+/// `IORING_ACCEPT_DONTWAIT`
+const ACCEPT_DONTWAIT: u16 = 1 << 1;
+
+/// A connect that was begun, and goes on by itself.
+const CONNECTING: usize = 1;
+
+/// Tries the request once.
+#[inline]
+pub(super) fn attempt(
+    request: &mut Request,
+    descriptor: &mut Descriptor,
+    provided: &mut [Provided],
+) -> Attempt {
+    match request.fields.opcode {
+        opcode::Recv::CODE if request.fields.flags & BUFFER_SELECT != 0 => {
+            receive_into_any(&request.fields, descriptor, provided)
+        }
+        opcode::Recv::CODE => receive(request, descriptor),
+        opcode::Send::CODE => send(request, descriptor),
+        opcode::SendMsg::CODE => send_message(request, descriptor),
+        opcode::Accept::CODE => accept(&request.fields, descriptor),
+        opcode::Connect::CODE => connect(request, descriptor),
+        _ => file::attempt(request, descriptor),
+    }
+}
+
+pub(super) fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// The result of a system call, made again as long as a signal interrupts it.
+#[inline]
+pub(super) fn uninterrupted(call: impl Fn() -> isize) -> Result<usize, i32> {
+    loop {
+        let result = call();
+        if result >= 0 {
+            return Ok(result as usize);
+        }
+        match errno() {
+            libc::EINTR => {}
+            errno => return Err(errno),
+        }
+    }
+}
+
+/// What an error means to a request that has moved `done` bytes: those count, and the error will come
+/// again.
+pub(super) fn failed(errno: i32, done: usize) -> Attempt {
+    if done > 0 { Attempt::Last(done as i32, 0) } else { Attempt::error(errno) }
+}
+
+fn would_wait(fields: &Fields, descriptor: &mut Descriptor, side: Side) -> Attempt {
+    descriptor.must_wait(side);
+    if fields.op_flags as i32 & libc::MSG_DONTWAIT != 0 {
+        return Attempt::error(libc::EAGAIN);
+    }
+    Attempt::Wait
+}
+
+/// Receives into memory whose place is known.
+///
+/// A TCP socket that fills less than there is room for has nothing left, and whatever comes later is
+/// an event: the call that only says so is spared. Other sockets end a read at the end of a message.
+#[inline]
+fn recv(
+    fields: &Fields,
+    descriptor: &mut Descriptor,
+    start: u64,
+    room: usize,
+) -> Result<usize, i32> {
+    let flags = fields.op_flags as i32 & !libc::MSG_WAITALL | libc::MSG_DONTWAIT;
+    // SAFETY: I1, I2: the memory is the request's, or a buffer on offer, until the last answer.
+    let received =
+        uninterrupted(|| unsafe { libc::recv(fields.fd, start as *mut _, room, flags) })?;
+    if received < room && descriptor.is(fact::TCP) && !descriptor.is(fact::ENDING) {
+        descriptor.must_wait(Side::Read);
+    }
+    Ok(received)
+}
+
+fn receive(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
+    let fields = &request.fields;
+    let len = fields.len as usize;
+    let start = fields.addr + request.done as u64;
+    match recv(fields, descriptor, start, len - request.done) {
+        Ok(received) => {
+            request.done += received;
+            let goes_on = fields.op_flags as i32 & libc::MSG_WAITALL != 0;
+            if goes_on && received > 0 && request.done < len {
+                return if descriptor.may(Side::Read) {
+                    receive(request, descriptor)
+                } else {
+                    Attempt::Wait
+                };
+            }
+            Attempt::Last(request.done as i32, 0)
+        }
+        Err(libc::EAGAIN) if request.done > 0 => {
+            descriptor.must_wait(Side::Read);
+            Attempt::Wait
+        }
+        Err(libc::EAGAIN) => would_wait(fields, descriptor, Side::Read),
+        Err(errno) => failed(errno, request.done),
+    }
+}
+
+/// Receives into the next buffer on offer, which is picked only if there are bytes to put into it.
+#[inline]
+fn receive_into_any(
+    fields: &Fields,
+    descriptor: &mut Descriptor,
+    provided: &mut [Provided],
+) -> Attempt {
+    let group = provided.iter_mut().find(|provided| provided.group() == fields.buf_index);
+    let Some(group) = group else { return Attempt::error(libc::ENOBUFS) };
+    let Some(offer) = group.peek() else { return Attempt::error(libc::ENOBUFS) };
+    let room = if fields.len == 0 { offer.len } else { offer.len.min(fields.len) };
+    match recv(fields, descriptor, offer.start.as_ptr() as u64, room as usize) {
+        Ok(0) => Attempt::Last(0, 0),
+        Ok(received) => {
+            group.pick();
+            let flags = BUFFER | u32::from(offer.bid) << 16;
+            if fields.ioprio & RECV_MULTISHOT != 0 {
+                return Attempt::More(received as i32, flags);
+            }
+            Attempt::Last(received as i32, flags)
+        }
+        Err(libc::EAGAIN) => would_wait(fields, descriptor, Side::Read),
+        Err(errno) => Attempt::error(errno),
+    }
+}
+
+/// What the sends have in common: with `MSG_WAITALL` they go on until everything is sent.
+#[inline]
+fn sent(
+    request: &mut Request,
+    descriptor: &mut Descriptor,
+    len: usize,
+    send: impl Fn(usize, i32) -> isize,
+) -> Attempt {
+    let wanted = request.fields.op_flags as i32;
+    let flags = wanted & !libc::MSG_WAITALL | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    loop {
+        match uninterrupted(|| send(request.done, flags)) {
+            Ok(sent) => {
+                request.done += sent;
+                let goes_on = wanted & libc::MSG_WAITALL != 0 && sent > 0;
+                if !goes_on || request.done >= len {
+                    return Attempt::Last(request.done as i32, 0);
+                }
+            }
+            Err(libc::EAGAIN) if request.done > 0 => {
+                descriptor.must_wait(Side::Write);
+                return Attempt::Wait;
+            }
+            Err(libc::EAGAIN) => return would_wait(&request.fields, descriptor, Side::Write),
+            Err(errno) => return failed(errno, request.done),
+        }
+    }
+}
+
+#[inline]
+fn send(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
+    let (fd, start, len) = (request.fields.fd, request.fields.addr, request.fields.len as usize);
+    sent(request, descriptor, len, |done, flags| {
+        let rest = (start + done as u64) as *const libc::c_void;
+        // SAFETY: I1, I2: the bytes are the request's until its last answer.
+        unsafe { libc::send(fd, rest, len - done, flags) }
+    })
+}
+
+fn send_message(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
+    let fd = request.fields.fd;
+    // SAFETY: I1, I2: the message is the request's until its last answer. This copies it.
+    let message = unsafe { *(request.fields.addr as *const libc::msghdr) };
+    // SAFETY: I2: the message has so many iovecs.
+    let iovecs = unsafe { file::iovecs(message.msg_iov as u64, message.msg_iovlen as usize) };
+    let len = iovecs.iter().map(|iovec| iovec.iov_len).sum();
+    sent(request, descriptor, len, |done, flags| {
+        if done == 0 {
+            // SAFETY: I1, I2: what the message points at is the request's until its last answer.
+            return unsafe { libc::sendmsg(fd, &raw const message, flags) };
+        }
+        let rest = file::rest(iovecs, done, usize::MAX);
+        let mut message = message;
+        message.msg_iov = rest.as_ptr().cast_mut();
+        message.msg_iovlen = rest.len() as _;
+        // What goes along with the first byte has been sent.
+        message.msg_control = std::ptr::null_mut();
+        message.msg_controllen = 0;
+        // SAFETY: as above; the rest lives until the call returns.
+        unsafe { libc::sendmsg(fd, &raw const message, flags) }
+    })
+}
+
+/// Accepts one connection. There is no flag that tells the call not to wait, and asking beforehand
+/// would be a race with whoever shares the socket, so a listener is switched to `O_NONBLOCK`.
+fn accept(fields: &Fields, descriptor: &mut Descriptor) -> Attempt {
+    if !descriptor.is(fact::NONBLOCKING) {
+        match set_nonblocking(fields.fd, true) {
+            Ok(_) => descriptor.set(fact::NONBLOCKING),
+            Err(errno) => return Attempt::error(errno),
+        }
+    }
+    let (address, len) = (fields.addr as *mut libc::sockaddr, fields.off as *mut libc::socklen_t);
+    let flags = fields.op_flags as i32;
+    // SAFETY: I1, I2: the places for the address are the request's, or there are none.
+    let accepted =
+        uninterrupted(|| unsafe { libc::accept4(fields.fd, address, len, flags) as isize });
+    match accepted {
+        Ok(fd) if fields.ioprio & ACCEPT_MULTISHOT != 0 => Attempt::More(fd as i32, 0),
+        Ok(fd) => Attempt::Last(fd as i32, 0),
+        Err(libc::EAGAIN) => {
+            descriptor.must_wait(Side::Read);
+            let gives_up = fields.ioprio & ACCEPT_DONTWAIT != 0;
+            if gives_up { Attempt::error(libc::EAGAIN) } else { Attempt::Wait }
+        }
+        Err(errno) => Attempt::error(errno),
+    }
+}
+
+/// Begins to connect, or says what has become of it. The socket is `O_NONBLOCK` only during the
+/// call: users may borrow it, and expect it to block, as io_uring leaves it.
+fn connect(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
+    let fields = &request.fields;
+    if request.done == CONNECTING {
+        return connected(fields, descriptor);
+    }
+    let was_blocking = match set_nonblocking(fields.fd, true) {
+        Ok(changed) => changed,
+        Err(errno) => return Attempt::error(errno),
+    };
+    // SAFETY: I1, I2: the address is the request's until its last answer, and so long.
+    let result = unsafe { libc::connect(fields.fd, fields.addr as *const _, fields.off as _) };
+    let errno = if result < 0 { errno() } else { 0 };
+    if was_blocking {
+        // It was possible a moment ago.
+        let _ = set_nonblocking(fields.fd, false);
+    }
+    match errno {
+        0 => Attempt::Last(0, 0),
+        libc::EINPROGRESS => {
+            request.done = CONNECTING;
+            descriptor.must_wait(Side::Write);
+            Attempt::Wait
+        }
+        // The queue of a local listener is full, and no event says when it is not.
+        libc::EAGAIN => Attempt::Block,
+        errno => Attempt::error(errno),
+    }
+}
+
+fn connected(fields: &Fields, descriptor: &mut Descriptor) -> Attempt {
+    let (mut error, mut len) = (0_i32, size_of::<i32>() as libc::socklen_t);
+    let place = (&raw mut error).cast();
+    // SAFETY: `error` is a place for as many bytes as `len` says.
+    let result = unsafe {
+        libc::getsockopt(fields.fd, libc::SOL_SOCKET, libc::SO_ERROR, place, &raw mut len)
+    };
+    if result < 0 {
+        return Attempt::error(errno());
+    }
+    if error != 0 {
+        return Attempt::error(error);
+    }
+    // The event may have been about something else.
+    let mut peer = [0_u8; 128];
+    let mut len = peer.len() as libc::socklen_t;
+    // SAFETY: `peer` is a place for as many bytes as `len` says.
+    if unsafe { libc::getpeername(fields.fd, peer.as_mut_ptr().cast(), &raw mut len) } == 0 {
+        return Attempt::Last(0, 0);
+    }
+    match errno() {
+        libc::ENOTCONN => {
+            descriptor.must_wait(Side::Write);
+            Attempt::Wait
+        }
+        errno => Attempt::error(errno),
+    }
+}
+
+/// Switches `O_NONBLOCK`; whether that changed anything.
+fn set_nonblocking(fd: i32, on: bool) -> Result<bool, i32> {
+    // SAFETY: the call takes no pointers.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    if flags < 0 {
+        return Err(errno());
+    }
+    let wanted = if on { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
+    if wanted == flags {
+        return Ok(false);
+    }
+    // SAFETY: as above.
+    if unsafe { libc::fcntl(fd, libc::F_SETFL, wanted) } < 0 { Err(errno()) } else { Ok(true) }
+}
+
+/// Which of the events of a poll are there now.
+pub(super) fn ready(fd: i32, events: i16) -> i16 {
+    let mut poll = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: one entry, which lives until the call returns.
+    let count = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    if count > 0 { poll.revents } else { 0 }
+}

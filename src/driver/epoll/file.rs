@@ -1,0 +1,282 @@
+//! Reading and writing by `IORING_OP_READ` and its kin, and the calls that only threads make.
+//!
+//! What can be had without waiting is had at once (`RWF_NOWAIT`): what is in the page cache, what a
+//! pipe holds or has room for. The rest of a file is a thread's; the rest of a stream is waited for.
+
+use std::borrow::Cow;
+
+use io_uring::opcode;
+
+use super::attempt::{Attempt, errno, failed, ready};
+use super::descriptors::{Descriptor, Side, fact};
+use super::requests::Request;
+use crate::driver::Fields;
+use crate::driver::pad::blocking::Job;
+
+/// More bytes than this are copied by a thread: the core has other tasks.
+const AT_ONCE: usize = 256 * 1024;
+
+/// `IORING_FSYNC_DATASYNC`
+const DATASYNC: u32 = 1;
+
+/// The file's own position, and what a stream has instead of offsets.
+const HERE: i64 = -1;
+
+fn side(opcode: u8) -> Side {
+    match opcode {
+        opcode::Read::CODE | opcode::Readv::CODE => Side::Read,
+        _ => Side::Write,
+    }
+}
+
+/// Tries to read or write without waiting.
+pub(super) fn attempt(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
+    let fields = request.fields;
+    if let Err(errno) = learn(fields.fd, descriptor) {
+        return Attempt::error(errno);
+    }
+    let side = side(fields.opcode);
+    let waits = if side == Side::Read { fact::READS_WAIT } else { fact::WRITES_WAIT };
+    let is_file = descriptor.is(fact::FILE);
+    if is_file && side == Side::Write {
+        // It may have to wait for the storage (O_SYNC) even if it was told not to wait for memory.
+        return Attempt::Block;
+    }
+    loop {
+        if descriptor.is(waits) {
+            return by_a_thread(fields.fd, descriptor, side);
+        }
+        let offset = offset(&fields, descriptor.is(fact::UNSEEKABLE));
+        match transfer(&fields, offset, request.done, AT_ONCE, libc::RWF_NOWAIT) {
+            Ok(0) => return Attempt::Last(request.done as i32, 0),
+            Ok(count) => {
+                request.done += count;
+                if !is_file || request.done == len(&fields) {
+                    return Attempt::Last(request.done as i32, 0);
+                }
+                if request.done >= AT_ONCE {
+                    return Attempt::Block;
+                }
+                // Short: the end of the file, or of what is in the cache.
+            }
+            Err(libc::EINTR) => {}
+            Err(libc::ESPIPE) if !descriptor.is(fact::UNSEEKABLE) => {
+                descriptor.set(fact::UNSEEKABLE);
+            }
+            Err(libc::EAGAIN) if is_file => return Attempt::Block,
+            Err(libc::EAGAIN) => {
+                descriptor.must_wait(side);
+                return Attempt::Wait;
+            }
+            Err(libc::EOPNOTSUPP) => descriptor.set(waits),
+            Err(errno) => return failed(errno, request.done),
+        }
+    }
+}
+
+/// What cannot be told not to wait is a thread's, but of a stream only when it is ready: how long it
+/// would wait otherwise, nobody knows, and there are not many threads.
+fn by_a_thread(fd: i32, descriptor: &mut Descriptor, side: Side) -> Attempt {
+    if descriptor.is(fact::FILE | fact::UNWATCHABLE) {
+        return Attempt::Block;
+    }
+    let event = if side == Side::Read { libc::POLLIN } else { libc::POLLOUT };
+    // Asked only once it is watched, or an event in between would be lost.
+    if descriptor.is(fact::WATCHED) && ready(fd, event) != 0 {
+        return Attempt::Block;
+    }
+    descriptor.must_wait(side);
+    Attempt::Wait
+}
+
+/// Finds out, once, whether a descriptor is a stream.
+fn learn(fd: i32, descriptor: &mut Descriptor) -> Result<(), i32> {
+    if descriptor.is(fact::KNOWN) {
+        return Ok(());
+    }
+    let mut status = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: `status` is a place for the answer.
+    if unsafe { libc::fstat(fd, status.as_mut_ptr()) } < 0 {
+        return Err(errno());
+    }
+    // SAFETY: the call has filled it.
+    let kind = unsafe { status.assume_init() }.st_mode & libc::S_IFMT;
+    descriptor.set(fact::KNOWN);
+    if matches!(kind, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR) {
+        descriptor.set(fact::FILE);
+    }
+    Ok(())
+}
+
+/// Where the request reads or writes, less what is done already.
+fn offset(fields: &Fields, is_unseekable: bool) -> i64 {
+    if is_unseekable { HERE } else { fields.off as i64 }
+}
+
+/// How many bytes the request names.
+fn len(fields: &Fields) -> usize {
+    match fields.opcode {
+        opcode::Read::CODE | opcode::Write::CODE => fields.len as usize,
+        _ => {
+            // SAFETY: I1, I2: the iovecs are the request's until its last answer, and so many.
+            let iovecs = unsafe { iovecs(fields.addr, fields.len as usize) };
+            iovecs.iter().map(|iovec| iovec.iov_len).sum()
+        }
+    }
+}
+
+/// Reads or writes behind what is `done`, at most `limit` bytes.
+fn transfer(
+    fields: &Fields,
+    offset: i64,
+    done: usize,
+    limit: usize,
+    flags: i32,
+) -> Result<usize, i32> {
+    let one = libc::iovec { iov_base: fields.addr as *mut _, iov_len: fields.len as usize };
+    let is_one = matches!(fields.opcode, opcode::Read::CODE | opcode::Write::CODE);
+    let whole = match is_one {
+        true => std::slice::from_ref(&one),
+        // SAFETY: I1, I2: the iovecs are the request's until its last answer, and so many.
+        false => unsafe { iovecs(fields.addr, fields.len as usize) },
+    };
+    let rest = rest(whole, done, limit);
+    let offset = if offset == HERE { HERE } else { offset + done as i64 };
+    let (fd, start, count) = (fields.fd, rest.as_ptr(), rest.len() as i32);
+    let flags = flags | fields.op_flags as i32;
+    // SAFETY: I1, I2: the bytes are the request's until its last answer.
+    let result = unsafe {
+        match side(fields.opcode) {
+            Side::Read => libc::preadv2(fd, start, count, offset, flags),
+            _ => libc::pwritev2(fd, start, count, offset, flags),
+        }
+    };
+    if result < 0 { Err(errno()) } else { Ok(result as usize) }
+}
+
+/// The iovecs of a request.
+///
+/// # Safety
+/// There are `count` of them at `start`, for as long as the result is used.
+pub(super) unsafe fn iovecs<'a>(start: u64, count: usize) -> &'a [libc::iovec] {
+    if count == 0 {
+        return &[];
+    }
+    // SAFETY: the caller vouches for it.
+    unsafe { std::slice::from_raw_parts(start as *const libc::iovec, count) }
+}
+
+/// What is left behind the first `done` bytes, at most `limit` of it.
+pub(super) fn rest(
+    iovecs: &[libc::iovec],
+    mut done: usize,
+    mut limit: usize,
+) -> Cow<'_, [libc::iovec]> {
+    let total: usize = iovecs.iter().map(|iovec| iovec.iov_len).sum();
+    if done == 0 && total <= limit {
+        return Cow::Borrowed(iovecs);
+    }
+    let mut rest = Vec::with_capacity(iovecs.len());
+    for iovec in iovecs {
+        let skipped = done.min(iovec.iov_len);
+        done -= skipped;
+        let iov_len = limit.min(iovec.iov_len - skipped);
+        limit -= iov_len;
+        if iov_len > 0 {
+            // SAFETY: what is skipped is a part of the buffer.
+            let iov_base = unsafe { iovec.iov_base.cast::<u8>().add(skipped) }.cast();
+            rest.push(libc::iovec { iov_base, iov_len });
+        }
+    }
+    Cow::Owned(rest)
+}
+
+/// A request that a thread carries out, from where it stands.
+pub(super) struct Call {
+    fields: Fields,
+    done: usize,
+}
+
+impl Call {
+    /// The request's memory must stay valid until the call has ended or was taken back.
+    pub(super) fn new(request: &Request) -> Self {
+        Call { fields: request.fields, done: request.done }
+    }
+
+    fn carry_out(&self) -> Result<usize, i32> {
+        let Call { fields, done } = self;
+        let (fd, start) = (fields.fd, fields.addr);
+        let result = match fields.opcode {
+            opcode::OpenAt::CODE => {
+                let (path, flags) = (start as *const libc::c_char, fields.op_flags as i32);
+                // SAFETY: I1, I2: the path is the request's until its last answer.
+                unsafe { libc::openat(fd, path, flags, fields.len) as isize }
+            }
+            opcode::Fsync::CODE if fields.op_flags & DATASYNC != 0 => {
+                // SAFETY: the call takes no pointers.
+                unsafe { libc::fdatasync(fd) as isize }
+            }
+            opcode::Fsync::CODE => {
+                // SAFETY: the call takes no pointers.
+                unsafe { libc::fsync(fd) as isize }
+            }
+            opcode::Connect::CODE => {
+                // SAFETY: I1, I2: the address is the request's until its last answer.
+                unsafe { libc::connect(fd, start as *const _, fields.off as _) as isize }
+            }
+            _ => {
+                let offset = offset(fields, false);
+                let result = match transfer(fields, offset, *done, usize::MAX, 0) {
+                    Err(libc::ESPIPE) => transfer(fields, HERE, *done, usize::MAX, 0),
+                    result => result,
+                };
+                return match result {
+                    Ok(count) => Ok(done + count),
+                    Err(_) if *done > 0 => Ok(*done),
+                    Err(errno) => Err(errno),
+                };
+            }
+        };
+        if result < 0 { Err(errno()) } else { Ok(result as usize) }
+    }
+}
+
+impl Job for Call {
+    type Output = i32;
+
+    fn run(&self) -> i32 {
+        match self.carry_out() {
+            Ok(result) => result as i32,
+            Err(errno) => -errno,
+        }
+    }
+
+    fn was_interrupted(output: &i32) -> bool {
+        *output == -libc::EINTR
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_begins_where_the_done_ends() {
+        let bytes = [0_u8; 10];
+        let at = |at: usize, iov_len| libc::iovec {
+            iov_base: bytes[at..].as_ptr().cast_mut().cast(),
+            iov_len,
+        };
+        let iovecs = [at(0, 3), at(3, 0), at(3, 4), at(7, 3)];
+        let places = |done, limit| -> Vec<(usize, usize)> {
+            let start = bytes.as_ptr() as usize;
+            let rest = rest(&iovecs, done, limit);
+            rest.iter().map(|iovec| (iovec.iov_base as usize - start, iovec.iov_len)).collect()
+        };
+        assert_eq!(places(0, 10), [(0, 3), (3, 0), (3, 4), (7, 3)]);
+        assert_eq!(places(2, 10), [(2, 1), (3, 4), (7, 3)]);
+        assert_eq!(places(3, 5), [(3, 4), (7, 1)]);
+        assert_eq!(places(0, 2), [(0, 2)]);
+        assert_eq!(places(10, 10), []);
+    }
+}

@@ -1,0 +1,1 @@
+//! The emulated kernel, request by request.
