@@ -54,7 +54,7 @@ impl DriverKind {
     /// Settles on one kind, so that all cores of a start have the same: what `Auto` comes to here.
     pub(crate) fn settle(self) -> Result<Choice<()>, Neither> {
         match self {
-            DriverKind::Auto => Choice::between(uring::is_usable(), || open_epoll().map(drop)),
+            DriverKind::Auto => Choice::between(uring::is_usable(), || open_epoll(None).map(drop)),
             kind => Ok(Choice { kind, found: (), refused: None }),
         }
     }
@@ -64,19 +64,19 @@ impl DriverKind {
         sizes: Sizes,
         fault: Option<EnterFault>,
     ) -> Result<Choice<Box<dyn Driver>>, Neither> {
-        let uring = || Ok(Box::new(Uring::new(sizes, fault)?) as Box<dyn Driver>);
+        let uring = |fault| Ok(Box::new(Uring::new(sizes, fault)?) as Box<dyn Driver>);
         let opened = match self {
-            DriverKind::Auto => return Choice::between(uring(), open_epoll),
-            DriverKind::Uring => uring(),
-            DriverKind::Epoll => open_epoll(),
+            DriverKind::Auto => return Choice::between(uring(fault), || open_epoll(None)),
+            DriverKind::Uring => uring(fault),
+            DriverKind::Epoll => open_epoll(fault),
         };
         let only = |wanted| Neither { wanted, other: None };
         opened.map(|found| Choice { kind: self, found, refused: None }).map_err(only)
     }
 }
 
-fn open_epoll() -> Result<Box<dyn Driver>, Refused> {
-    Ok(Box::new(Epoll::new()?))
+fn open_epoll(fault: Option<EnterFault>) -> Result<Box<dyn Driver>, Refused> {
+    Ok(Box::new(Epoll::new(fault)?))
 }
 
 /// What a choice of a kernel has come to.

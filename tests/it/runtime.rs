@@ -18,7 +18,7 @@ use quoit::time::sleep;
 
 use crate::support::{
     Ledger, Watch, assert_settled, blocks, isolated, kill_self, ledger, on_every_driver, refuse,
-    scaled, settle,
+    scaled, settle, traits,
 };
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -226,7 +226,7 @@ fn tasks_are_dropped_inside_of_the_runtime_and_before_its_end() {
     struct Asks(Rc<Cell<bool>>);
     impl Drop for Asks {
         fn drop(&mut self) {
-            self.0.set(Handle::try_current().is_some() && runtime::driver() == "io_uring");
+            self.0.set(Handle::try_current().is_some() && runtime::driver() == traits().name);
         }
     }
     let was_inside = Rc::new(Cell::new(false));
@@ -324,7 +324,7 @@ fn the_current_core_of_run_is_alone() {
         assert_eq!((core.index(), core.count()), (0, 1));
         assert_eq!(core.id(), Handle::current().id());
         assert!(!core.is_stopping() && core.deadline().is_none());
-        assert_eq!(runtime::driver(), "io_uring");
+        assert_eq!(runtime::driver(), traits().name);
     })
     .unwrap();
 }

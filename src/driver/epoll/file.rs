@@ -13,7 +13,7 @@ use super::requests::Request;
 use crate::driver::Fields;
 use crate::driver::pad::blocking::Job;
 
-/// More bytes than this are copied by a thread: the core has other tasks.
+/// More bytes of a file than this are copied by a thread: the core has other tasks.
 const AT_ONCE: usize = 256 * 1024;
 
 /// `IORING_FSYNC_DATASYNC`
@@ -38,6 +38,7 @@ pub(super) fn attempt(request: &mut Request, descriptor: &mut Descriptor) -> Att
     let side = side(fields.opcode);
     let waits = if side == Side::Read { fact::READS_WAIT } else { fact::WRITES_WAIT };
     let is_file = descriptor.is(fact::FILE);
+    let limit = if is_file { AT_ONCE } else { usize::MAX };
     if is_file && side == Side::Write {
         // It may have to wait for the storage (O_SYNC) even if it was told not to wait for memory.
         return Attempt::Block;
@@ -47,7 +48,7 @@ pub(super) fn attempt(request: &mut Request, descriptor: &mut Descriptor) -> Att
             return by_a_thread(fields.fd, descriptor, side);
         }
         let offset = offset(&fields, descriptor.is(fact::UNSEEKABLE));
-        match transfer(&fields, offset, request.done, AT_ONCE, libc::RWF_NOWAIT) {
+        match transfer(&fields, offset, request.done, limit, libc::RWF_NOWAIT) {
             Ok(0) => return Attempt::Last(request.done as i32, 0),
             Ok(count) => {
                 request.done += count;

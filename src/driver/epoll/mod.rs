@@ -29,13 +29,14 @@ mod tests;
 use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
 use io_uring::opcode;
 
 use super::eventfd::EventFd;
 use super::pad::blocking::Blocking;
 use super::pad::provided::Provided;
-use super::uring::Refused;
+use super::uring::{EnterFault, Refused};
 use super::{Call, Counters, Cqe, Driver, Fields, Register, Sqe, Unparker, Wait, call};
 use crate::sys::atomic::Arc;
 use crate::sys::{clock, fork};
@@ -84,19 +85,20 @@ pub(crate) struct Epoll {
     unparker: Unparker,
     /// Set before the sleep of a foreign loop, once one has asked for the descriptor to sleep on.
     alarm: OnceCell<Alarm>,
+    fault: Option<EnterFault>,
     /// A kick has come with the last enter, and the foreign loop must not sleep over it.
     kicked: bool,
     counters: Counters,
 }
 
 impl Epoll {
-    pub(crate) fn new() -> Result<Self, Refused> {
+    pub(crate) fn new(fault: Option<EnterFault>) -> Result<Self, Refused> {
         let after = |step| move |error| Refused { step, error };
         let poller = Poller::new().map_err(after("epoll_create1"))?;
         let listed = fork::Listed::new(poller.as_raw_fd());
         let listed = listed.map_err(after("listing the epoll descriptor"))?;
         let kick = Arc::new(EventFd::new().map_err(after("eventfd"))?);
-        poller.add(kick.as_raw_fd()).map_err(after("epoll_ctl"))?;
+        poller.add_own(kick.as_raw_fd()).map_err(after("epoll_ctl"))?;
         let rings = Arc::clone(&kick);
         Ok(Epoll {
             _listed: listed,
@@ -114,6 +116,7 @@ impl Epoll {
             unparker: Unparker::new(Arc::clone(&kick)),
             kick,
             alarm: OnceCell::new(),
+            fault,
             kicked: false,
             counters: Counters::default(),
         })
@@ -421,6 +424,25 @@ impl Epoll {
         self.hot.drain(..count);
     }
 
+    /// Asks the test hook for an error: then nothing is traded, as if io_uring had said it.
+    #[inline]
+    fn inject(&mut self) -> Option<io::Result<()>> {
+        let (errno, _) = self.fault.as_mut()?(0)?;
+        self.counters.enters += 1;
+        Some(match errno {
+            libc::EINTR => {
+                self.counters.interrupted += 1;
+                Ok(())
+            }
+            libc::EAGAIN | libc::EBUSY | libc::ENOMEM => {
+                self.counters.refused += 1;
+                std::thread::sleep(Duration::from_millis(1));
+                Ok(())
+            }
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        })
+    }
+
     /// A foreign loop may sleep now: whatever would end a sleep here makes the epoll descriptor
     /// readable. Events do by themselves, as long as they were not taken.
     fn set_alarm(&mut self) {
@@ -460,6 +482,9 @@ unsafe impl Driver for Epoll {
 
     fn enter(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {
         self.kicked = false;
+        if let Some(outcome) = self.inject() {
+            return outcome;
+        }
         self.go_on();
         // What was answered at once needs no event; what waits for one has its turn soon enough.
         if self.answered.is_empty() || self.quiet_laps == QUIET_LAPS {

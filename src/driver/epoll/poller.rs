@@ -65,13 +65,18 @@ impl Poller {
     /// # Errors
     /// `PermissionDenied` (`EPERM`) for what is never waited for, such as a regular file.
     pub(super) fn add(&self, fd: RawFd) -> io::Result<()> {
-        match self.control(libc::EPOLL_CTL_ADD, fd) {
+        match self.control(libc::EPOLL_CTL_ADD, fd, INTEREST) {
             // Closed behind the driver's back, and open again under the same number.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.control(libc::EPOLL_CTL_MOD, fd)
+                self.control(libc::EPOLL_CTL_MOD, fd, INTEREST)
             }
             result => result,
         }
+    }
+
+    /// Watches a descriptor of the driver's own, which is there to become readable.
+    pub(super) fn add_own(&self, fd: RawFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN | libc::EPOLLET)
     }
 
     /// Watches a descriptor no longer. The kernel does that by itself only when nobody else has the
@@ -80,12 +85,12 @@ impl Poller {
         // In a forked child the number may be another file's by now. Otherwise it can only fail for
         // a number that somebody else has closed.
         if !fork::forked() {
-            let _ = self.control(libc::EPOLL_CTL_DEL, fd);
+            let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0);
         }
     }
 
-    fn control(&self, what: i32, fd: RawFd) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: INTEREST as u32, u64: fd as u64 };
+    fn control(&self, what: i32, fd: RawFd, interest: i32) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: interest as u32, u64: fd as u64 };
         // SAFETY: the event lives until the call returns.
         let result = unsafe { libc::epoll_ctl(self.as_raw_fd(), what, fd, &raw mut event) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -143,6 +148,11 @@ impl Poller {
         Event { fd: event.u64 as RawFd, bits: event.events }
     }
 
+    #[cfg(test)]
+    pub(super) fn pretend(&mut self, has_nanoseconds: bool) {
+        self.has_nanoseconds = has_nanoseconds;
+    }
+
     /// Whether that many events may not have been all.
     pub(super) fn is_full(&self, count: usize) -> bool {
         count == self.events.len()
@@ -174,7 +184,7 @@ impl Alarm {
         }
         // SAFETY: the call above has just opened the number, and nobody else has it.
         let timer = unsafe { OwnedFd::from_raw_fd(fd) };
-        poller.add(fd)?;
+        poller.add_own(fd)?;
         Ok(Alarm { timer, armed: Cell::new(None) })
     }
 

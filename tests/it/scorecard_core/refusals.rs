@@ -14,7 +14,7 @@ use quoit::runtime::{self, Builder, Stats};
 use super::assert_fruitful;
 use crate::loopback::{Random, listen, pattern, scaled};
 use crate::quarantine::violations;
-use crate::support::{Watch, isolated, ledger};
+use crate::support::{Watch, isolated, ledger, on_io_uring};
 
 const ERRNOS: [i32; 4] = [libc::EAGAIN, libc::EBUSY, libc::EINTR, libc::ENOMEM];
 
@@ -204,7 +204,7 @@ fn s08_a_queue_of_sixteen_answers_serves_four_thousand_operations() {
         for (requests, answers) in [(16, 16), (4, 16), (1, 2)] {
             let watch = Watch::over(format!("with {answers} entries for answers"));
             let start = Instant::now();
-            let builder = Builder::new().sq_entries(requests).cq_entries(answers);
+            let builder = on_io_uring().sq_entries(requests).cq_entries(answers);
             let stats = ledger(builder, async || crowd(&path).await);
             assert!(start.elapsed() <= Duration::from_secs(10), "it took {:?}", start.elapsed());
             assert!(stats.overflows > 0, "nothing overflowed: {stats:#?}");

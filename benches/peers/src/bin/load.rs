@@ -16,8 +16,8 @@ use peers::trial::{self, CLIENT_CPU, Contender, Effort};
 const USAGE: &str = "\
 usage: load [options] [CELL ...]      all cells when none is named
   --list              names the cells and ends
-  --servers A,B,...   NAME for the program NAME_server beside this one, or NAME=COMMAND;
-                      the first is the base and runs twice
+  --servers A,B,...   NAME for the program NAME_server beside this one, NAME=COMMAND, or quoit-epoll
+                      for quoit's server on its epoll driver; the first is the base and runs twice
   --rounds N          rounds for each set of processes
   --repeats K         how often the processes are started afresh
   --slice-ms N        how long a server is loaded in a round
@@ -25,7 +25,8 @@ usage: load [options] [CELL ...]      all cells when none is named
   --realtime          takes precedence over other work on the machine
   --out DIRECTORY     also writes the tables, and one row of TSV for each cell and server";
 
-const SERVERS: &str = "raw,quoit,epoll,tokio";
+const SERVERS: &str = "raw,quoit,epoll,quoit-epoll,tokio";
+const QUOIT_ON_EPOLL: &str = "quoit-epoll";
 
 const SQ_ENTRIES: u32 = 1024;
 const CQ_ENTRIES: u32 = 8192;
@@ -192,6 +193,12 @@ fn contenders(list: &str) -> Result<Vec<Contender>, String> {
 
 fn contender(item: &str, directory: &Path) -> Result<Contender, String> {
     let (name, command) = match item.split_once('=') {
+        // The same server on its other driver; `env` becomes the program.
+        None if item == QUOIT_ON_EPOLL => {
+            let server = contender("quoit", directory)?;
+            let environment = ["env", "QUOIT_DRIVER=epoll"].map(str::to_owned);
+            (item, environment.into_iter().chain(server.command).collect())
+        }
         Some((name, command)) => (name, command.split_whitespace().map(str::to_owned).collect()),
         None => {
             let program = directory.join(format!("{item}_server"));
