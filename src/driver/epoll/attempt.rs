@@ -4,8 +4,7 @@ use io_uring::opcode;
 
 use super::descriptors::{Descriptor, Side, fact};
 use super::file;
-use super::requests::Request;
-use crate::driver::Fields;
+use super::requests::{Asked, Request};
 use crate::driver::pad::provided::Provided;
 
 /// What a try has come to.
@@ -48,14 +47,14 @@ pub(super) fn attempt(
     descriptor: &mut Descriptor,
     provided: &mut [Provided],
 ) -> Attempt {
-    match request.fields.opcode {
-        opcode::Recv::CODE if request.fields.flags & BUFFER_SELECT != 0 => {
-            receive_into_any(&request.fields, descriptor, provided)
+    match request.asked.opcode {
+        opcode::Recv::CODE if request.asked.flags & BUFFER_SELECT != 0 => {
+            receive_into_any(&request.asked, descriptor, provided)
         }
         opcode::Recv::CODE => receive(request, descriptor),
         opcode::Send::CODE => send(request, descriptor),
         opcode::SendMsg::CODE => send_message(request, descriptor),
-        opcode::Accept::CODE => accept(&request.fields, descriptor),
+        opcode::Accept::CODE => accept(&request.asked, descriptor),
         opcode::Connect::CODE => connect(request, descriptor),
         _ => file::attempt(request, descriptor),
     }
@@ -86,9 +85,9 @@ pub(super) fn failed(errno: i32, done: usize) -> Attempt {
     if done > 0 { Attempt::Last(done as i32, 0) } else { Attempt::error(errno) }
 }
 
-fn would_wait(fields: &Fields, descriptor: &mut Descriptor, side: Side) -> Attempt {
+fn would_wait(asked: &Asked, descriptor: &mut Descriptor, side: Side) -> Attempt {
     descriptor.must_wait(side);
-    if fields.op_flags as i32 & libc::MSG_DONTWAIT != 0 {
+    if asked.op_flags as i32 & libc::MSG_DONTWAIT != 0 {
         return Attempt::error(libc::EAGAIN);
     }
     Attempt::Wait
@@ -99,16 +98,10 @@ fn would_wait(fields: &Fields, descriptor: &mut Descriptor, side: Side) -> Attem
 /// A TCP socket that fills less than there is room for has nothing left, and whatever comes later is
 /// an event: the call that only says so is spared. Other sockets end a read at the end of a message.
 #[inline]
-fn recv(
-    fields: &Fields,
-    descriptor: &mut Descriptor,
-    start: u64,
-    room: usize,
-) -> Result<usize, i32> {
-    let flags = fields.op_flags as i32 & !libc::MSG_WAITALL | libc::MSG_DONTWAIT;
+fn recv(asked: &Asked, descriptor: &mut Descriptor, start: u64, room: usize) -> Result<usize, i32> {
+    let flags = asked.op_flags as i32 & !libc::MSG_WAITALL | libc::MSG_DONTWAIT;
     // SAFETY: I1, I2: the memory is the request's, or a buffer on offer, until the last answer.
-    let received =
-        uninterrupted(|| unsafe { libc::recv(fields.fd, start as *mut _, room, flags) })?;
+    let received = uninterrupted(|| unsafe { libc::recv(asked.fd, start as *mut _, room, flags) })?;
     if received < room && descriptor.is(fact::TCP) && !descriptor.is(fact::ENDING) {
         descriptor.must_wait(Side::Read);
     }
@@ -116,13 +109,13 @@ fn recv(
 }
 
 fn receive(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
-    let fields = &request.fields;
-    let len = fields.len as usize;
-    let start = fields.addr + request.done as u64;
-    match recv(fields, descriptor, start, len - request.done) {
+    let asked = &request.asked;
+    let len = asked.len as usize;
+    let start = asked.addr + request.done as u64;
+    match recv(asked, descriptor, start, len - request.done) {
         Ok(received) => {
             request.done += received;
-            let goes_on = fields.op_flags as i32 & libc::MSG_WAITALL != 0;
+            let goes_on = asked.op_flags as i32 & libc::MSG_WAITALL != 0;
             if goes_on && received > 0 && request.done < len {
                 return if descriptor.may(Side::Read) {
                     receive(request, descriptor)
@@ -136,7 +129,7 @@ fn receive(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
             descriptor.must_wait(Side::Read);
             Attempt::Wait
         }
-        Err(libc::EAGAIN) => would_wait(fields, descriptor, Side::Read),
+        Err(libc::EAGAIN) => would_wait(asked, descriptor, Side::Read),
         Err(errno) => failed(errno, request.done),
     }
 }
@@ -144,25 +137,25 @@ fn receive(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
 /// Receives into the next buffer on offer, which is picked only if there are bytes to put into it.
 #[inline]
 fn receive_into_any(
-    fields: &Fields,
+    asked: &Asked,
     descriptor: &mut Descriptor,
     provided: &mut [Provided],
 ) -> Attempt {
-    let group = provided.iter_mut().find(|provided| provided.group() == fields.buf_index);
+    let group = provided.iter_mut().find(|provided| provided.group() == asked.buf_index);
     let Some(group) = group else { return Attempt::error(libc::ENOBUFS) };
     let Some(offer) = group.peek() else { return Attempt::error(libc::ENOBUFS) };
-    let room = if fields.len == 0 { offer.len } else { offer.len.min(fields.len) };
-    match recv(fields, descriptor, offer.start.as_ptr() as u64, room as usize) {
+    let room = if asked.len == 0 { offer.len } else { offer.len.min(asked.len) };
+    match recv(asked, descriptor, offer.start.as_ptr() as u64, room as usize) {
         Ok(0) => Attempt::Last(0, 0),
         Ok(received) => {
             group.pick();
             let flags = BUFFER | u32::from(offer.bid) << 16;
-            if fields.ioprio & RECV_MULTISHOT != 0 {
+            if asked.ioprio & RECV_MULTISHOT != 0 {
                 return Attempt::More(received as i32, flags);
             }
             Attempt::Last(received as i32, flags)
         }
-        Err(libc::EAGAIN) => would_wait(fields, descriptor, Side::Read),
+        Err(libc::EAGAIN) => would_wait(asked, descriptor, Side::Read),
         Err(errno) => Attempt::error(errno),
     }
 }
@@ -175,7 +168,7 @@ fn sent(
     len: usize,
     send: impl Fn(usize, i32) -> isize,
 ) -> Attempt {
-    let wanted = request.fields.op_flags as i32;
+    let wanted = request.asked.op_flags as i32;
     let flags = wanted & !libc::MSG_WAITALL | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     loop {
         match uninterrupted(|| send(request.done, flags)) {
@@ -190,7 +183,7 @@ fn sent(
                 descriptor.must_wait(Side::Write);
                 return Attempt::Wait;
             }
-            Err(libc::EAGAIN) => return would_wait(&request.fields, descriptor, Side::Write),
+            Err(libc::EAGAIN) => return would_wait(&request.asked, descriptor, Side::Write),
             Err(errno) => return failed(errno, request.done),
         }
     }
@@ -198,7 +191,7 @@ fn sent(
 
 #[inline]
 fn send(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
-    let (fd, start, len) = (request.fields.fd, request.fields.addr, request.fields.len as usize);
+    let (fd, start, len) = (request.asked.fd, request.asked.addr, request.asked.len as usize);
     sent(request, descriptor, len, |done, flags| {
         let rest = (start + done as u64) as *const libc::c_void;
         // SAFETY: I1, I2: the bytes are the request's until its last answer.
@@ -207,11 +200,11 @@ fn send(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
 }
 
 fn send_message(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
-    let fd = request.fields.fd;
+    let fd = request.asked.fd;
     // SAFETY: I1, I2: the message is the request's until its last answer. This copies it.
-    let message = unsafe { *(request.fields.addr as *const libc::msghdr) };
+    let message = unsafe { *(request.asked.addr as *const libc::msghdr) };
     // SAFETY: I2: the message has so many iovecs.
-    let iovecs = unsafe { file::iovecs(message.msg_iov as u64, message.msg_iovlen as usize) };
+    let iovecs = unsafe { file::iovecs(message.msg_iov as u64, message.msg_iovlen) };
     let len = iovecs.iter().map(|iovec| iovec.iov_len).sum();
     sent(request, descriptor, len, |done, flags| {
         if done == 0 {
@@ -232,24 +225,24 @@ fn send_message(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
 
 /// Accepts one connection. There is no flag that tells the call not to wait, and asking beforehand
 /// would be a race with whoever shares the socket, so a listener is switched to `O_NONBLOCK`.
-fn accept(fields: &Fields, descriptor: &mut Descriptor) -> Attempt {
+fn accept(asked: &Asked, descriptor: &mut Descriptor) -> Attempt {
     if !descriptor.is(fact::NONBLOCKING) {
-        match set_nonblocking(fields.fd, true) {
+        match set_nonblocking(asked.fd, true) {
             Ok(_) => descriptor.set(fact::NONBLOCKING),
             Err(errno) => return Attempt::error(errno),
         }
     }
-    let (address, len) = (fields.addr as *mut libc::sockaddr, fields.off as *mut libc::socklen_t);
-    let flags = fields.op_flags as i32;
+    let (address, len) = (asked.addr as *mut libc::sockaddr, asked.off as *mut libc::socklen_t);
+    let flags = asked.op_flags as i32;
     // SAFETY: I1, I2: the places for the address are the request's, or there are none.
     let accepted =
-        uninterrupted(|| unsafe { libc::accept4(fields.fd, address, len, flags) as isize });
+        uninterrupted(|| unsafe { libc::accept4(asked.fd, address, len, flags) as isize });
     match accepted {
-        Ok(fd) if fields.ioprio & ACCEPT_MULTISHOT != 0 => Attempt::More(fd as i32, 0),
+        Ok(fd) if asked.ioprio & ACCEPT_MULTISHOT != 0 => Attempt::More(fd as i32, 0),
         Ok(fd) => Attempt::Last(fd as i32, 0),
         Err(libc::EAGAIN) => {
             descriptor.must_wait(Side::Read);
-            let gives_up = fields.ioprio & ACCEPT_DONTWAIT != 0;
+            let gives_up = asked.ioprio & ACCEPT_DONTWAIT != 0;
             if gives_up { Attempt::error(libc::EAGAIN) } else { Attempt::Wait }
         }
         Err(errno) => Attempt::error(errno),
@@ -259,20 +252,20 @@ fn accept(fields: &Fields, descriptor: &mut Descriptor) -> Attempt {
 /// Begins to connect, or says what has become of it. The socket is `O_NONBLOCK` only during the
 /// call: users may borrow it, and expect it to block, as io_uring leaves it.
 fn connect(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
-    let fields = &request.fields;
+    let asked = &request.asked;
     if request.done == CONNECTING {
-        return connected(fields, descriptor);
+        return connected(asked, descriptor);
     }
-    let was_blocking = match set_nonblocking(fields.fd, true) {
+    let was_blocking = match set_nonblocking(asked.fd, true) {
         Ok(changed) => changed,
         Err(errno) => return Attempt::error(errno),
     };
     // SAFETY: I1, I2: the address is the request's until its last answer, and so long.
-    let result = unsafe { libc::connect(fields.fd, fields.addr as *const _, fields.off as _) };
+    let result = unsafe { libc::connect(asked.fd, asked.addr as *const _, asked.off as _) };
     let errno = if result < 0 { errno() } else { 0 };
     if was_blocking {
         // It was possible a moment ago.
-        let _ = set_nonblocking(fields.fd, false);
+        let _ = set_nonblocking(asked.fd, false);
     }
     match errno {
         0 => Attempt::Last(0, 0),
@@ -287,12 +280,12 @@ fn connect(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
     }
 }
 
-fn connected(fields: &Fields, descriptor: &mut Descriptor) -> Attempt {
+fn connected(asked: &Asked, descriptor: &mut Descriptor) -> Attempt {
     let (mut error, mut len) = (0_i32, size_of::<i32>() as libc::socklen_t);
     let place = (&raw mut error).cast();
     // SAFETY: `error` is a place for as many bytes as `len` says.
     let result = unsafe {
-        libc::getsockopt(fields.fd, libc::SOL_SOCKET, libc::SO_ERROR, place, &raw mut len)
+        libc::getsockopt(asked.fd, libc::SOL_SOCKET, libc::SO_ERROR, place, &raw mut len)
     };
     if result < 0 {
         return Attempt::error(errno());
@@ -304,7 +297,7 @@ fn connected(fields: &Fields, descriptor: &mut Descriptor) -> Attempt {
     let mut peer = [0_u8; 128];
     let mut len = peer.len() as libc::socklen_t;
     // SAFETY: `peer` is a place for as many bytes as `len` says.
-    if unsafe { libc::getpeername(fields.fd, peer.as_mut_ptr().cast(), &raw mut len) } == 0 {
+    if unsafe { libc::getpeername(asked.fd, peer.as_mut_ptr().cast(), &raw mut len) } == 0 {
         return Attempt::Last(0, 0);
     }
     match errno() {

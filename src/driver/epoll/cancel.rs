@@ -5,8 +5,7 @@ use std::time::Duration;
 use io_uring::opcode;
 
 use super::Epoll;
-use super::requests::{Key, Place, Request};
-use crate::driver::Fields;
+use super::requests::{Asked, Key, Place, Request};
 use crate::sys::clock;
 
 /// `IORING_TIMEOUT_ABS`
@@ -47,12 +46,12 @@ impl Unwanted {
 
 impl Epoll {
     /// Ends a request; it gets its last answer now, or when the thread that runs it is done.
-    pub(super) fn cancel(&mut self, fields: &Fields) {
-        let result = match self.requests.find(fields.addr, |_| true) {
+    pub(super) fn cancel(&mut self, asked: &Asked) {
+        let result = match self.requests.find(asked.addr, |_| true) {
             Some(key) => self.end(key),
             None => -libc::ENOENT,
         };
-        self.answer(fields, result, 0);
+        self.answer(asked, result, 0);
     }
 
     fn end(&mut self, key: Key) -> i32 {
@@ -61,7 +60,7 @@ impl Epoll {
             Place::Queue(side) => {
                 self.dequeue(key, side);
             }
-            Place::Time(_) => self.remove_timeout(key),
+            Place::Time => self.remove_timeout(key),
             Place::Thread { .. } if self.blocking.take_back(u64::from(key)) => {
                 self.requests.remove(key);
             }
@@ -81,34 +80,33 @@ impl Epoll {
 
     /// The last answer of what was cancelled; bytes that were moved before count.
     pub(super) fn answer_cancelled(&mut self, request: &Request) {
-        let has_moved = request.done > 0 && request.fields.opcode != opcode::Connect::CODE;
+        let has_moved = request.done > 0 && request.asked.opcode != opcode::Connect::CODE;
         let result = if has_moved { request.done as i32 } else { -libc::ECANCELED };
-        self.answer(&request.fields, result, 0);
+        self.answer(&request.asked, result, 0);
     }
 
-    pub(super) fn time_out(&mut self, fields: Fields) {
-        let is_known = fields.op_flags & !(ABSOLUTE | ETIME_SUCCESS) == 0;
+    pub(super) fn time_out(&mut self, asked: Asked) {
+        let is_known = asked.op_flags & !(ABSOLUTE | ETIME_SUCCESS) == 0;
         // A count of answers to wait for is not offered.
-        let time = (is_known && fields.len == 1 && fields.off == 0)
-            .then(|| time_of(fields.addr, fields.op_flags))
+        let time = (is_known && asked.len == 1 && asked.off == 0)
+            .then(|| time_of(asked.addr, asked.op_flags))
             .flatten();
-        let Some(time) = time else { return self.answer(&fields, -libc::EINVAL, 0) };
-        let mut request = Request::new(fields);
-        request.place = Place::Time(time);
+        let Some(time) = time else { return self.answer(&asked, -libc::EINVAL, 0) };
+        let mut request = Request::new(Asked { off: time, ..asked });
+        request.place = Place::Time;
         let key = self.requests.insert(request);
         self.deadlines.add(time, key);
     }
 
     /// `IORING_OP_TIMEOUT_REMOVE`: ends a timeout, or moves it.
-    pub(super) fn change_timeout(&mut self, fields: &Fields) {
-        let found =
-            self.requests.find(fields.addr, |request| matches!(request.place, Place::Time(_)));
-        let result = match (found, fields.op_flags) {
+    pub(super) fn change_timeout(&mut self, asked: &Asked) {
+        let found = self.requests.find(asked.addr, |request| request.place == Place::Time);
+        let result = match (found, asked.op_flags) {
             (None, _) => -libc::ENOENT,
             (Some(key), 0) => self.end(key),
-            (Some(key), flags) if flags & !ABSOLUTE == UPDATE => match time_of(fields.off, flags) {
+            (Some(key), flags) if flags & !ABSOLUTE == UPDATE => match time_of(asked.off, flags) {
                 Some(time) => {
-                    self.requests.get(key).place = Place::Time(time);
+                    self.requests.get(key).asked.off = time;
                     self.deadlines.removed(|key| self.requests.due(key));
                     self.deadlines.add(time, key);
                     0
@@ -117,7 +115,7 @@ impl Epoll {
             },
             _ => -libc::EINVAL,
         };
-        self.answer(fields, result, 0);
+        self.answer(asked, result, 0);
     }
 
     fn remove_timeout(&mut self, key: Key) {
@@ -141,7 +139,7 @@ impl Epoll {
         {
             let request = *self.requests.get(key);
             self.remove_timeout(key);
-            self.answer(&request.fields, -libc::ETIME, 0);
+            self.answer(&request.asked, -libc::ETIME, 0);
         }
         if self.unwanted.next().is_some_and(|time| time <= now) {
             let unwanted = &mut self.unwanted;

@@ -184,7 +184,7 @@ impl Descriptors {
 mod tests {
     use super::*;
     use crate::driver::Fields;
-    use crate::driver::epoll::requests::Request;
+    use crate::driver::epoll::requests::{Asked, Request};
     use io_uring::opcode;
 
     fn keys(queue: &Queue, requests: &mut Requests) -> Vec<Key> {
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn whoever_leaves_a_queue_leaves_the_others_in_order() {
         let (mut requests, mut queue) = (Requests::default(), Queue::EMPTY);
-        let request = Request::new(Fields::of(&opcode::Nop::new().build()));
+        let request = Request::new(Asked::of(&Fields::of(&opcode::Nop::new().build())));
         for _ in 0..5 {
             let key = requests.insert(request);
             queue.push(key, &mut requests);

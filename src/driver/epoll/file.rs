@@ -9,8 +9,7 @@ use io_uring::opcode;
 
 use super::attempt::{Attempt, errno, failed, ready};
 use super::descriptors::{Descriptor, Side, fact};
-use super::requests::Request;
-use crate::driver::Fields;
+use super::requests::{Asked, Request};
 use crate::driver::pad::blocking::Job;
 
 /// More bytes of a file than this are copied by a thread: the core has other tasks.
@@ -31,11 +30,11 @@ fn side(opcode: u8) -> Side {
 
 /// Tries to read or write without waiting.
 pub(super) fn attempt(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
-    let fields = request.fields;
-    if let Err(errno) = learn(fields.fd, descriptor) {
+    let asked = request.asked;
+    if let Err(errno) = learn(asked.fd, descriptor) {
         return Attempt::error(errno);
     }
-    let side = side(fields.opcode);
+    let side = side(asked.opcode);
     let waits = if side == Side::Read { fact::READS_WAIT } else { fact::WRITES_WAIT };
     let is_file = descriptor.is(fact::FILE);
     let limit = if is_file { AT_ONCE } else { usize::MAX };
@@ -45,14 +44,14 @@ pub(super) fn attempt(request: &mut Request, descriptor: &mut Descriptor) -> Att
     }
     loop {
         if descriptor.is(waits) {
-            return by_a_thread(fields.fd, descriptor, side);
+            return by_a_thread(asked.fd, descriptor, side);
         }
-        let offset = offset(&fields, descriptor.is(fact::UNSEEKABLE));
-        match transfer(&fields, offset, request.done, limit, libc::RWF_NOWAIT) {
+        let offset = offset(&asked, descriptor.is(fact::UNSEEKABLE));
+        match transfer(&asked, offset, request.done, limit, libc::RWF_NOWAIT) {
             Ok(0) => return Attempt::Last(request.done as i32, 0),
             Ok(count) => {
                 request.done += count;
-                if !is_file || request.done == len(&fields) {
+                if !is_file || request.done == len(&asked) {
                     return Attempt::Last(request.done as i32, 0);
                 }
                 if request.done >= AT_ONCE {
@@ -110,17 +109,17 @@ fn learn(fd: i32, descriptor: &mut Descriptor) -> Result<(), i32> {
 }
 
 /// Where the request reads or writes, less what is done already.
-fn offset(fields: &Fields, is_unseekable: bool) -> i64 {
-    if is_unseekable { HERE } else { fields.off as i64 }
+fn offset(asked: &Asked, is_unseekable: bool) -> i64 {
+    if is_unseekable { HERE } else { asked.off as i64 }
 }
 
 /// How many bytes the request names.
-fn len(fields: &Fields) -> usize {
-    match fields.opcode {
-        opcode::Read::CODE | opcode::Write::CODE => fields.len as usize,
+fn len(asked: &Asked) -> usize {
+    match asked.opcode {
+        opcode::Read::CODE | opcode::Write::CODE => asked.len as usize,
         _ => {
             // SAFETY: I1, I2: the iovecs are the request's until its last answer, and so many.
-            let iovecs = unsafe { iovecs(fields.addr, fields.len as usize) };
+            let iovecs = unsafe { iovecs(asked.addr, asked.len as usize) };
             iovecs.iter().map(|iovec| iovec.iov_len).sum()
         }
     }
@@ -128,26 +127,26 @@ fn len(fields: &Fields) -> usize {
 
 /// Reads or writes behind what is `done`, at most `limit` bytes.
 fn transfer(
-    fields: &Fields,
+    asked: &Asked,
     offset: i64,
     done: usize,
     limit: usize,
     flags: i32,
 ) -> Result<usize, i32> {
-    let one = libc::iovec { iov_base: fields.addr as *mut _, iov_len: fields.len as usize };
-    let is_one = matches!(fields.opcode, opcode::Read::CODE | opcode::Write::CODE);
+    let one = libc::iovec { iov_base: asked.addr as *mut _, iov_len: asked.len as usize };
+    let is_one = matches!(asked.opcode, opcode::Read::CODE | opcode::Write::CODE);
     let whole = match is_one {
         true => std::slice::from_ref(&one),
         // SAFETY: I1, I2: the iovecs are the request's until its last answer, and so many.
-        false => unsafe { iovecs(fields.addr, fields.len as usize) },
+        false => unsafe { iovecs(asked.addr, asked.len as usize) },
     };
     let rest = rest(whole, done, limit);
     let offset = if offset == HERE { HERE } else { offset + done as i64 };
-    let (fd, start, count) = (fields.fd, rest.as_ptr(), rest.len() as i32);
-    let flags = flags | fields.op_flags as i32;
+    let (fd, start, count) = (asked.fd, rest.as_ptr(), rest.len() as i32);
+    let flags = flags | asked.op_flags as i32;
     // SAFETY: I1, I2: the bytes are the request's until its last answer.
     let result = unsafe {
-        match side(fields.opcode) {
+        match side(asked.opcode) {
             Side::Read => libc::preadv2(fd, start, count, offset, flags),
             _ => libc::pwritev2(fd, start, count, offset, flags),
         }
@@ -194,26 +193,26 @@ pub(super) fn rest(
 
 /// A request that a thread carries out, from where it stands.
 pub(super) struct Call {
-    fields: Fields,
+    asked: Asked,
     done: usize,
 }
 
 impl Call {
     /// The request's memory must stay valid until the call has ended or was taken back.
     pub(super) fn new(request: &Request) -> Self {
-        Call { fields: request.fields, done: request.done }
+        Call { asked: request.asked, done: request.done }
     }
 
     fn carry_out(&self) -> Result<usize, i32> {
-        let Call { fields, done } = self;
-        let (fd, start) = (fields.fd, fields.addr);
-        let result = match fields.opcode {
+        let Call { asked, done } = self;
+        let (fd, start) = (asked.fd, asked.addr);
+        let result = match asked.opcode {
             opcode::OpenAt::CODE => {
-                let (path, flags) = (start as *const libc::c_char, fields.op_flags as i32);
+                let (path, flags) = (start as *const libc::c_char, asked.op_flags as i32);
                 // SAFETY: I1, I2: the path is the request's until its last answer.
-                unsafe { libc::openat(fd, path, flags, fields.len) as isize }
+                unsafe { libc::openat(fd, path, flags, asked.len) as isize }
             }
-            opcode::Fsync::CODE if fields.op_flags & DATASYNC != 0 => {
+            opcode::Fsync::CODE if asked.op_flags & DATASYNC != 0 => {
                 // SAFETY: the call takes no pointers.
                 unsafe { libc::fdatasync(fd) as isize }
             }
@@ -223,12 +222,12 @@ impl Call {
             }
             opcode::Connect::CODE => {
                 // SAFETY: I1, I2: the address is the request's until its last answer.
-                unsafe { libc::connect(fd, start as *const _, fields.off as _) as isize }
+                unsafe { libc::connect(fd, start as *const _, asked.off as _) as isize }
             }
             _ => {
-                let offset = offset(fields, false);
-                let result = match transfer(fields, offset, *done, usize::MAX, 0) {
-                    Err(libc::ESPIPE) => transfer(fields, HERE, *done, usize::MAX, 0),
+                let offset = offset(asked, false);
+                let result = match transfer(asked, offset, *done, usize::MAX, 0) {
+                    Err(libc::ESPIPE) => transfer(asked, HERE, *done, usize::MAX, 0),
                     result => result,
                 };
                 return match result {

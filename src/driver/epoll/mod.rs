@@ -45,7 +45,7 @@ use cancel::Unwanted;
 use deadlines::Deadlines;
 use descriptors::{Descriptors, Side, fact};
 use poller::{Alarm, Event, Poller, Sleep};
-use requests::{Key, Place, Request, Requests};
+use requests::{Asked, Key, Place, Request, Requests};
 
 /// `IORING_CQE_F_MORE`
 const MORE: u32 = 1 << 1;
@@ -126,44 +126,44 @@ impl Epoll {
 
     /// Tries a request, and if it has to wait, has it wait.
     #[inline]
-    fn start(&mut self, fields: Fields, side: Side) {
-        let Some(descriptor) = self.descriptors.entry(fields.fd) else {
-            return self.answer(&fields, -libc::EBADF, 0);
+    fn start(&mut self, asked: Asked, side: Side) {
+        let Some(descriptor) = self.descriptors.entry(asked.fd) else {
+            return self.answer(&asked, -libc::EBADF, 0);
         };
-        let mut request = Request::new(fields);
+        let mut request = Request::new(asked);
         if descriptor.first(side).is_none() && descriptor.may(side) {
             match attempt(&mut request, descriptor, &mut self.provided) {
-                Attempt::Last(result, flags) => return self.answer(&fields, result, flags),
-                Attempt::More(result, flags) => self.answer(&fields, result, flags | MORE),
+                Attempt::Last(result, flags) => return self.answer(&asked, result, flags),
+                Attempt::More(result, flags) => self.answer(&asked, result, flags | MORE),
                 Attempt::Block => return self.hand_over(request),
                 Attempt::Wait => {}
             }
         }
         if self.enqueue(request, side) {
-            self.turn(fields.fd, side);
+            self.turn(asked.fd, side);
         }
     }
 
     /// Has a request wait for its descriptor; false if it has had its last answer instead.
     fn enqueue(&mut self, mut request: Request, side: Side) -> bool {
-        let fields = request.fields;
-        if let Err(error) = self.watch(fields.fd) {
+        let asked = request.asked;
+        if let Err(error) = self.watch(asked.fd) {
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
             let result = if request.done > 0 { request.done as i32 } else { -errno };
-            self.answer(&fields, result, 0);
+            self.answer(&asked, result, 0);
             return false;
         }
         let is_file = matches!(
-            fields.opcode,
+            asked.opcode,
             opcode::Read::CODE | opcode::Readv::CODE | opcode::Write::CODE | opcode::Writev::CODE
         );
-        if is_file && self.descriptors.known(fields.fd).is(fact::UNWATCHABLE) {
+        if is_file && self.descriptors.known(asked.fd).is(fact::UNWATCHABLE) {
             self.hand_over(request);
             return false;
         }
         request.place = Place::Queue(side);
         let key = self.requests.insert(request);
-        self.descriptors.known(fields.fd).queue(side).push(key, &mut self.requests);
+        self.descriptors.known(asked.fd).queue(side).push(key, &mut self.requests);
         true
     }
 
@@ -190,7 +190,7 @@ impl Epoll {
         let submitted = self.blocking.submit(u64::from(key), file::Call::new(&request));
         if let Err(error) = submitted {
             self.requests.remove(key);
-            self.answer(&request.fields, -error.raw_os_error().unwrap_or(libc::EAGAIN), 0);
+            self.answer(&request.asked, -error.raw_os_error().unwrap_or(libc::EAGAIN), 0);
         }
     }
 
@@ -204,12 +204,12 @@ impl Epoll {
                 return;
             }
             let request = self.requests.get(key);
-            let fields = request.fields;
+            let asked = request.asked;
             match attempt(request, descriptor, &mut self.provided) {
-                Attempt::More(result, flags) => self.answer(&fields, result, flags | MORE),
+                Attempt::More(result, flags) => self.answer(&asked, result, flags | MORE),
                 Attempt::Last(result, flags) => {
                     self.dequeue(key, side);
-                    self.answer(&fields, result, flags);
+                    self.answer(&asked, result, flags);
                 }
                 Attempt::Block => {
                     let request = self.dequeue(key, side);
@@ -226,19 +226,19 @@ impl Epoll {
     }
 
     fn dequeue(&mut self, key: Key, side: Side) -> Request {
-        let fd = self.requests.get(key).fields.fd;
+        let fd = self.requests.get(key).asked.fd;
         self.descriptors.known(fd).queue(side).remove(key, &mut self.requests);
         self.requests.remove(key)
     }
 
     #[inline]
-    fn answer(&mut self, fields: &Fields, result: i32, flags: u32) {
+    fn answer(&mut self, asked: &Asked, result: i32, flags: u32) {
         self.counters.cqes += 1;
-        if fields.opcode == opcode::Accept::CODE && result >= 0 {
-            let is_tcp = self.descriptors.known(fields.fd).is(fact::TCP);
+        if asked.opcode == opcode::Accept::CODE && result >= 0 {
+            let is_tcp = self.descriptors.known(asked.fd).is(fact::TCP);
             self.opened(result, is_tcp);
         }
-        self.answered.push(Cqe { user_data: fields.user_data, result, flags });
+        self.answered.push(Cqe { user_data: asked.user_data, result, flags });
     }
 
     /// A number has been given out: what was known of it, if anything, is about another file.
@@ -267,13 +267,13 @@ impl Epoll {
 
     // ---- Polls ----
 
-    fn poll(&mut self, fields: Fields) {
-        if self.descriptors.entry(fields.fd).is_none() {
-            return self.answer(&fields, -libc::EBADF, 0);
+    fn poll(&mut self, asked: Asked) {
+        if self.descriptors.entry(asked.fd).is_none() {
+            return self.answer(&asked, -libc::EBADF, 0);
         }
         // Watched first, or what happens after the look would be lost.
-        if self.enqueue(Request::new(fields), Side::Any) {
-            self.look(fields.fd);
+        if self.enqueue(Request::new(asked), Side::Any) {
+            self.look(asked.fd);
         }
     }
 
@@ -281,18 +281,18 @@ impl Epoll {
     fn look(&mut self, fd: RawFd) {
         let mut next = self.descriptors.known(fd).first(Side::Any);
         while let Some(key) = next {
-            let Request { fields, next: after, .. } = *self.requests.get(key);
+            let Request { asked, next: after, .. } = *self.requests.get(key);
             next = (after != requests::NONE).then_some(after);
-            let ready = attempt::ready(fd, fields.op_flags as i16);
+            let ready = attempt::ready(fd, asked.op_flags as i16);
             if ready == 0 {
                 continue;
             }
             let ready = i32::from(ready.cast_unsigned());
-            if fields.len & POLL_MULTI != 0 {
-                self.answer(&fields, ready, MORE);
+            if asked.len & POLL_MULTI != 0 {
+                self.answer(&asked, ready, MORE);
             } else {
                 self.dequeue(key, Side::Any);
-                self.answer(&fields, ready, 0);
+                self.answer(&asked, ready, 0);
             }
         }
     }
@@ -394,18 +394,18 @@ impl Epoll {
         let has_returned = !returned.is_empty();
         for (key, result) in returned.drain(..) {
             let key = Key::try_from(key).expect("the keys are those of the table");
-            let Request { fields, place, .. } = self.requests.remove(key);
+            let Request { asked, place, .. } = self.requests.remove(key);
             if place == (Place::Thread { cancelled: true }) {
                 self.unwanted.has_ended(key);
                 if result == -libc::EINTR {
-                    self.answer(&fields, -libc::ECANCELED, 0);
+                    self.answer(&asked, -libc::ECANCELED, 0);
                     continue;
                 }
             }
-            if fields.opcode == opcode::OpenAt::CODE && result >= 0 {
+            if asked.opcode == opcode::OpenAt::CODE && result >= 0 {
                 self.opened(result, false);
             }
-            self.answer(&fields, result, 0);
+            self.answer(&asked, result, 0);
         }
         self.returned = returned;
         has_returned
@@ -461,22 +461,23 @@ unsafe impl Driver for Epoll {
     unsafe fn push(&mut self, sqe: Sqe) {
         self.counters.sqes += 1;
         let fields = Fields::of(&sqe);
+        let asked = Asked::of(&fields);
         if !is_understood(&fields) {
-            return self.answer(&fields, -libc::EINVAL, 0);
+            return self.answer(&asked, -libc::EINVAL, 0);
         }
-        match fields.opcode {
-            opcode::Recv::CODE | opcode::Accept::CODE => self.start(fields, Side::Read),
-            opcode::Read::CODE | opcode::Readv::CODE => self.start(fields, Side::Read),
-            opcode::Send::CODE | opcode::SendMsg::CODE => self.start(fields, Side::Write),
-            opcode::Write::CODE | opcode::Writev::CODE => self.start(fields, Side::Write),
-            opcode::Connect::CODE => self.start(fields, Side::Write),
-            opcode::PollAdd::CODE => self.poll(fields),
-            opcode::OpenAt::CODE | opcode::Fsync::CODE => self.hand_over(Request::new(fields)),
-            opcode::Timeout::CODE => self.time_out(fields),
-            opcode::TimeoutRemove::CODE => self.change_timeout(&fields),
-            opcode::AsyncCancel::CODE => self.cancel(&fields),
-            opcode::Nop::CODE => self.answer(&fields, 0, 0),
-            _ => self.answer(&fields, -libc::EOPNOTSUPP, 0),
+        match asked.opcode {
+            opcode::Recv::CODE | opcode::Accept::CODE => self.start(asked, Side::Read),
+            opcode::Read::CODE | opcode::Readv::CODE => self.start(asked, Side::Read),
+            opcode::Send::CODE | opcode::SendMsg::CODE => self.start(asked, Side::Write),
+            opcode::Write::CODE | opcode::Writev::CODE => self.start(asked, Side::Write),
+            opcode::Connect::CODE => self.start(asked, Side::Write),
+            opcode::PollAdd::CODE => self.poll(asked),
+            opcode::OpenAt::CODE | opcode::Fsync::CODE => self.hand_over(Request::new(asked)),
+            opcode::Timeout::CODE => self.time_out(asked),
+            opcode::TimeoutRemove::CODE => self.change_timeout(&asked),
+            opcode::AsyncCancel::CODE => self.cancel(&asked),
+            opcode::Nop::CODE => self.answer(&asked, 0, 0),
+            _ => self.answer(&asked, -libc::EOPNOTSUPP, 0),
         }
     }
 

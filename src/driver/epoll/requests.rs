@@ -15,11 +15,35 @@ pub(super) type Key = u32;
 /// No request.
 pub(super) const NONE: Key = Key::MAX;
 
+/// What a request asks for: of its 64 bytes those that this kernel reads, by the same names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) user_data: u64,
+    pub(super) addr: u64,
+    pub(super) off: u64,
+    pub(super) len: u32,
+    pub(super) op_flags: u32,
+    pub(super) fd: i32,
+    pub(super) ioprio: u16,
+    pub(super) buf_index: u16,
+    pub(super) opcode: u8,
+    pub(super) flags: u8,
+}
+
+impl Asked {
+    #[inline]
+    pub(super) fn of(fields: &Fields) -> Self {
+        let Fields { opcode, flags, ioprio, fd, off, addr, len, op_flags, .. } = *fields;
+        let Fields { user_data, buf_index, .. } = *fields;
+        Asked { user_data, addr, off, len, op_flags, fd, ioprio, buf_index, opcode, flags }
+    }
+}
+
 /// A request, and how far it has come.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request {
-    pub(super) fields: Fields,
-    /// Bytes that are done already; what else an operation has to remember.
+    pub(super) asked: Asked,
+    /// Bytes that are done already; of a connect, whether it was begun.
     pub(super) done: usize,
     pub(super) place: Place,
     /// The next in the queue of its descriptor.
@@ -28,6 +52,8 @@ pub(super) struct Request {
     older: Key,
 }
 
+const _: () = assert!(size_of::<Request>() <= 72, "there is one for each idle connection");
+
 /// What a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -35,15 +61,16 @@ pub(super) enum Place {
     Nowhere,
     /// Its descriptor, in the queue of this side.
     Queue(Side),
-    /// This time.
-    Time(u64),
+    /// Its time, which stands in `off`: there a timeout has nothing else.
+    Time,
     /// A thread that runs it, or will. Nobody may want it any more.
     Thread { cancelled: bool },
 }
 
 impl Request {
-    pub(super) fn new(fields: Fields) -> Self {
-        Request { fields, done: 0, place: Place::Nowhere, next: NONE, older: NONE }
+    #[inline]
+    pub(super) fn new(asked: Asked) -> Self {
+        Request { asked, done: 0, place: Place::Nowhere, next: NONE, older: NONE }
     }
 }
 
@@ -58,7 +85,7 @@ pub(super) struct Requests {
 impl Requests {
     pub(super) fn insert(&mut self, mut request: Request) -> Key {
         let key = Key::try_from(self.slots.vacant_key()).expect("fewer than 2^32 requests wait");
-        request.older = self.by_user_data.insert(request.fields.user_data, key).unwrap_or(NONE);
+        request.older = self.by_user_data.insert(request.asked.user_data, key).unwrap_or(NONE);
         self.slots.insert(request);
         key
     }
@@ -69,16 +96,13 @@ impl Requests {
     }
 
     pub(super) fn due(&self, key: Key) -> Option<u64> {
-        match self.slots.get(key as usize)?.place {
-            Place::Time(time) => Some(time),
-            _ => None,
-        }
+        let request = self.slots.get(key as usize)?;
+        (request.place == Place::Time).then_some(request.asked.off)
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Request {
         let request = self.slots.remove(key as usize);
-        let Entry::Occupied(mut youngest) = self.by_user_data.entry(request.fields.user_data)
-        else {
+        let Entry::Occupied(mut youngest) = self.by_user_data.entry(request.asked.user_data) else {
             unreachable!("{request:?} was not found by its user_data");
         };
         if *youngest.get() != key {
@@ -135,7 +159,7 @@ mod tests {
     use io_uring::opcode;
 
     fn request(user_data: u64) -> Request {
-        Request::new(Fields::of(&opcode::Nop::new().build().user_data(user_data)))
+        Request::new(Asked::of(&Fields::of(&opcode::Nop::new().build().user_data(user_data))))
     }
 
     #[test]
@@ -144,7 +168,7 @@ mod tests {
         let keys: Vec<Key> = (0..4).map(|_| requests.insert(request(7))).collect();
         let other = requests.insert(request(8));
         for key in [keys[1], keys[3], keys[0], keys[2]] {
-            assert_eq!(requests.find(7, |_| true).is_some(), true);
+            assert!(requests.find(7, |_| true).is_some());
             requests.remove(key);
         }
         assert_eq!(requests.find(7, |_| true), None);
