@@ -37,6 +37,9 @@ pub(super) const ACCEPT_MULTISHOT: u16 = 1;
 /// `IORING_ACCEPT_DONTWAIT`
 const ACCEPT_DONTWAIT: u16 = 1 << 1;
 
+/// The kernel moves no more bytes at a time (`MAX_RW_COUNT`), and no more fit into a result.
+pub(super) const MOST: usize = 0x7fff_f000;
+
 /// A connect that was begun, and goes on by itself.
 const CONNECTING: usize = 1;
 
@@ -110,27 +113,27 @@ fn recv(asked: &Asked, descriptor: &mut Descriptor, start: u64, room: usize) -> 
 
 fn receive(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
     let asked = &request.asked;
-    let len = asked.len as usize;
-    let start = asked.addr + request.done as u64;
-    match recv(asked, descriptor, start, len - request.done) {
-        Ok(received) => {
-            request.done += received;
-            let goes_on = asked.op_flags as i32 & libc::MSG_WAITALL != 0;
-            if goes_on && received > 0 && request.done < len {
-                return if descriptor.may(Side::Read) {
-                    receive(request, descriptor)
-                } else {
-                    Attempt::Wait
-                };
+    let len = (asked.len as usize).min(MOST);
+    let wants_all = asked.op_flags as i32 & libc::MSG_WAITALL != 0;
+    loop {
+        let start = asked.addr + request.done as u64;
+        match recv(asked, descriptor, start, len - request.done) {
+            Ok(received) => {
+                request.done += received;
+                if !wants_all || received == 0 || request.done == len {
+                    return Attempt::Last(request.done as i32, 0);
+                }
+                if !descriptor.may(Side::Read) {
+                    return Attempt::Wait;
+                }
             }
-            Attempt::Last(request.done as i32, 0)
+            Err(libc::EAGAIN) if request.done > 0 => {
+                descriptor.must_wait(Side::Read);
+                return Attempt::Wait;
+            }
+            Err(libc::EAGAIN) => return would_wait(asked, descriptor, Side::Read),
+            Err(errno) => return failed(errno, request.done),
         }
-        Err(libc::EAGAIN) if request.done > 0 => {
-            descriptor.must_wait(Side::Read);
-            Attempt::Wait
-        }
-        Err(libc::EAGAIN) => would_wait(asked, descriptor, Side::Read),
-        Err(errno) => failed(errno, request.done),
     }
 }
 
@@ -191,7 +194,8 @@ fn sent(
 
 #[inline]
 fn send(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
-    let (fd, start, len) = (request.asked.fd, request.asked.addr, request.asked.len as usize);
+    let (fd, start) = (request.asked.fd, request.asked.addr);
+    let len = (request.asked.len as usize).min(MOST);
     sent(request, descriptor, len, |done, flags| {
         let rest = (start + done as u64) as *const libc::c_void;
         // SAFETY: I1, I2: the bytes are the request's until its last answer.
@@ -205,13 +209,13 @@ fn send_message(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
     let message = unsafe { *(request.asked.addr as *const libc::msghdr) };
     // SAFETY: I2: the message has so many iovecs.
     let iovecs = unsafe { file::iovecs(message.msg_iov as u64, message.msg_iovlen) };
-    let len = iovecs.iter().map(|iovec| iovec.iov_len).sum();
+    let len = file::total(iovecs).min(MOST);
     sent(request, descriptor, len, |done, flags| {
         if done == 0 {
             // SAFETY: I1, I2: what the message points at is the request's until its last answer.
             return unsafe { libc::sendmsg(fd, &raw const message, flags) };
         }
-        let rest = file::rest(iovecs, done, usize::MAX);
+        let rest = file::rest(iovecs, done, len - done);
         let mut message = message;
         message.msg_iov = rest.as_ptr().cast_mut();
         message.msg_iovlen = rest.len() as _;

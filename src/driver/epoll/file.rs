@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use io_uring::opcode;
 
-use super::attempt::{Attempt, errno, failed, ready};
+use super::attempt::{Attempt, MOST, errno, failed, ready};
 use super::descriptors::{Descriptor, Side, fact};
 use super::requests::{Asked, Request};
 use crate::driver::pad::blocking::Job;
@@ -37,7 +37,7 @@ pub(super) fn attempt(request: &mut Request, descriptor: &mut Descriptor) -> Att
     let side = side(asked.opcode);
     let waits = if side == Side::Read { fact::READS_WAIT } else { fact::WRITES_WAIT };
     let is_file = descriptor.is(fact::FILE);
-    let limit = if is_file { AT_ONCE } else { usize::MAX };
+    let limit = if is_file { AT_ONCE } else { MOST };
     if is_file && side == Side::Write {
         // It may have to wait for the storage (O_SYNC) even if it was told not to wait for memory.
         return Attempt::Block;
@@ -113,16 +113,20 @@ fn offset(asked: &Asked, is_unseekable: bool) -> i64 {
     if is_unseekable { HERE } else { asked.off as i64 }
 }
 
-/// How many bytes the request names.
+/// How many bytes the request is about.
 fn len(asked: &Asked) -> usize {
     match asked.opcode {
-        opcode::Read::CODE | opcode::Write::CODE => asked.len as usize,
+        opcode::Read::CODE | opcode::Write::CODE => (asked.len as usize).min(MOST),
         _ => {
             // SAFETY: I1, I2: the iovecs are the request's until its last answer, and so many.
             let iovecs = unsafe { iovecs(asked.addr, asked.len as usize) };
-            iovecs.iter().map(|iovec| iovec.iov_len).sum()
+            total(iovecs).min(MOST)
         }
     }
+}
+
+pub(super) fn total(iovecs: &[libc::iovec]) -> usize {
+    iovecs.iter().fold(0, |total: usize, iovec| total.saturating_add(iovec.iov_len))
 }
 
 /// Reads or writes behind what is `done`, at most `limit` bytes.
@@ -172,8 +176,7 @@ pub(super) fn rest(
     mut done: usize,
     mut limit: usize,
 ) -> Cow<'_, [libc::iovec]> {
-    let total: usize = iovecs.iter().map(|iovec| iovec.iov_len).sum();
-    if done == 0 && total <= limit {
+    if done == 0 && total(iovecs) <= limit {
         return Cow::Borrowed(iovecs);
     }
     let mut rest = Vec::with_capacity(iovecs.len());
@@ -226,8 +229,8 @@ impl Call {
             }
             _ => {
                 let offset = offset(asked, false);
-                let result = match transfer(asked, offset, *done, usize::MAX, 0) {
-                    Err(libc::ESPIPE) => transfer(asked, HERE, *done, usize::MAX, 0),
+                let result = match transfer(asked, offset, *done, MOST - done, 0) {
+                    Err(libc::ESPIPE) => transfer(asked, HERE, *done, MOST - done, 0),
                     result => result,
                 };
                 return match result {

@@ -411,9 +411,9 @@ impl Epoll {
         has_returned
     }
 
-    /// Lets the descriptors go on that had to let others have their turn.
+    /// Lets the descriptors go on that had to let others have their turn; whether there were any.
     #[inline]
-    fn go_on(&mut self) {
+    fn go_on(&mut self) -> bool {
         let count = self.hot.len();
         for index in 0..count {
             let fd = self.hot[index];
@@ -422,6 +422,7 @@ impl Epoll {
             self.turn(fd, Side::Write);
         }
         self.hot.drain(..count);
+        count > 0
     }
 
     /// Asks the test hook for an error: then nothing is traded, as if io_uring had said it.
@@ -486,9 +487,9 @@ unsafe impl Driver for Epoll {
         if let Some(outcome) = self.inject() {
             return outcome;
         }
-        self.go_on();
-        // What was answered at once needs no event; what waits for one has its turn soon enough.
-        if self.answered.is_empty() || self.quiet_laps == QUIET_LAPS {
+        let goes_on = self.go_on();
+        // What was answered when it was pushed needs no event, and the events have their turn soon.
+        if self.answered.is_empty() || goes_on || self.quiet_laps == QUIET_LAPS {
             self.quiet_laps = 0;
             self.trade(wait)?;
         } else {

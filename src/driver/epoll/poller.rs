@@ -129,7 +129,8 @@ impl Poller {
     }
 
     fn wait_ns(&mut self, left: u64) -> io::Result<usize> {
-        let left = timespec(left);
+        // As the kernel has it, on machines of 32 bits too.
+        let left = [(left / 1_000_000_000) as i64, (left % 1_000_000_000) as i64];
         let (start, room) = (self.events.as_mut_ptr(), self.events.len() as i32);
         let no_mask = std::ptr::null::<libc::sigset_t>();
         // By its number: a C library older than the call has no function for it.
