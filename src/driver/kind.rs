@@ -28,6 +28,11 @@ pub enum DriverKind {
     /// io_uring, or an error.
     Uring,
     /// Readiness, and threads for the calls that block: the same operations without io_uring.
+    ///
+    /// A listening socket that is accepted from becomes `O_NONBLOCK`, which whoever borrows it sees.
+    /// Files are opened, written and synced, and read as far as they are not in the page cache, by up
+    /// to 16 threads a core, which end after some seconds without work. To cancel a call in which a
+    /// thread is stuck, the last real-time signal without a handler gets one that does nothing.
     Epoll,
 }
 

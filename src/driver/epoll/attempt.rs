@@ -99,13 +99,15 @@ fn would_wait(asked: &Asked, descriptor: &mut Descriptor, side: Side) -> Attempt
 /// Receives into memory whose place is known.
 ///
 /// A TCP socket that fills less than there is room for has nothing left, and whatever comes later is
-/// an event: the call that only says so is spared. Other sockets end a read at the end of a message.
+/// an event: the call that only says so is spared. Other sockets end a read at the end of a message,
+/// and so does TCP under TLS in the kernel (see `Driver::call`).
 #[inline]
 fn recv(asked: &Asked, descriptor: &mut Descriptor, start: u64, room: usize) -> Result<usize, i32> {
     let flags = asked.op_flags as i32 & !libc::MSG_WAITALL | libc::MSG_DONTWAIT;
     // SAFETY: I1, I2: the memory is the request's, or a buffer on offer, until the last answer.
     let received = uninterrupted(|| unsafe { libc::recv(asked.fd, start as *mut _, room, flags) })?;
-    if received < room && descriptor.is(fact::TCP) && !descriptor.is(fact::ENDING) {
+    let takes = flags & (libc::MSG_PEEK | libc::MSG_OOB) == 0;
+    if received < room && takes && descriptor.is(fact::TCP) && !descriptor.is(fact::ENDING) {
         descriptor.must_wait(Side::Read);
     }
     Ok(received)

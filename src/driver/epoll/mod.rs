@@ -323,18 +323,19 @@ impl Epoll {
             }
             match wait {
                 // Others may be behind those, and whoever polls has to see them all.
-                Wait::Poll if self.poller.is_full(count) => {}
+                Wait::Poll if self.poller.is_full(count) || !self.hot.is_empty() => {}
                 Wait::Poll => return Ok(()),
                 Wait::Until(time) if clock::monotonic() >= time => return Ok(()),
                 Wait::Until(_) | Wait::Block => {}
             }
+            self.go_on();
         }
     }
 
     fn sleep(&mut self, wait: Wait) -> Sleep {
         let until = match wait {
             Wait::Poll => return Sleep::None,
-            _ if !self.answered.is_empty() => return Sleep::None,
+            _ if !self.answered.is_empty() || !self.hot.is_empty() => return Sleep::None,
             Wait::Block => None,
             Wait::Until(time) => Some(time),
         };

@@ -180,6 +180,24 @@ fn a_receive_without_a_buffer_ends_with_enobufs_and_loses_no_byte() {
 }
 
 #[test]
+fn bytes_that_were_only_looked_at_are_still_there() {
+    let mut kernel = Kernel::new();
+    let (ours, mut peer) = known_pair(&mut kernel);
+    let mut room = [0; 10];
+    let peek = recv(&ours, &mut room);
+    kernel.push(&peek, 1);
+    kernel.assert_quiet();
+    peer.write_all(b"first").unwrap();
+    assert_eq!(kernel.result(1), 5);
+    peer.write_all(b"bytes").unwrap();
+    for flags in [libc::MSG_PEEK, libc::MSG_PEEK, 0] {
+        let len = room.len() as u32;
+        let recv = opcode::Recv::new(fd(&ours), room.as_mut_ptr(), len).flags(flags).build();
+        assert_eq!((kernel.ask(&recv), &room[..5]), (5, &b"bytes"[..]));
+    }
+}
+
+#[test]
 fn urgent_bytes_do_not_hide_those_behind_them() {
     let mut kernel = Kernel::new();
     let pool = Rc::new(Pool::new().unwrap());
@@ -445,6 +463,24 @@ fn a_stream_that_cannot_be_told_not_to_wait_is_read_by_a_thread_when_it_is_ready
         writes.write_all(b"late").unwrap();
         assert_eq!(kernel.result(number), 4);
     }
+}
+
+#[test]
+fn more_reads_than_a_turn_are_all_handed_over_before_the_sleep() {
+    let (mut kernel, (reads, mut writes)) = (Kernel::new(), pipe());
+    kernel.driver.descriptors.entry(reads.as_raw_fd()).unwrap().set(fact::READS_WAIT);
+    let count = u64::from(3 * TURN);
+    let mut room = vec![0; count as usize];
+    for (number, place) in room.iter_mut().enumerate() {
+        let read = opcode::Read::new(fd(&reads), place, 1).build();
+        kernel.push(&read, number as u64);
+    }
+    kernel.assert_quiet();
+    writes.write_all(&vec![1; count as usize]).unwrap();
+    for number in 0..count {
+        assert_eq!(kernel.result(number), 1);
+    }
+    assert!(room.iter().all(|&byte| byte == 1));
 }
 
 #[test]
