@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use io_uring::types::{Fd, FsyncFlags, TimeoutFlags, Timespec};
 use io_uring::{opcode, squeue};
 
+use super::way::TURN;
 use super::*;
 use crate::buf::pool::{GROUP, Pool, SIZE};
 
