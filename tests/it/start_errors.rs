@@ -93,7 +93,7 @@ fn a_ring_that_may_be_opened_but_not_registered_with_is_a_start_error_too() {
 fn a_lack_of_memory_is_named_after_the_smallest_ring_was_tried() {
     isolated(|| {
         refuse(libc::SYS_io_uring_setup, libc::ENOMEM);
-        let text = start_error(runtime::run(async {})).to_string();
+        let text = start_error(Builder::new().driver(DriverKind::Uring).run(async {})).to_string();
         assert!(text.contains("ENOMEM") && text.contains("out of memory"), "{text}");
     });
 }
@@ -102,7 +102,7 @@ fn a_lack_of_memory_is_named_after_the_smallest_ring_was_tried() {
 fn too_many_files_in_the_machine_are_counted() {
     isolated(|| {
         refuse(libc::SYS_io_uring_setup, libc::ENFILE);
-        let text = start_error(runtime::run(async {})).to_string();
+        let text = start_error(Builder::new().driver(DriverKind::Uring).run(async {})).to_string();
         assert!(text.contains("ENFILE") && text.contains("fs.file-max"), "{text}");
     });
 }
