@@ -24,8 +24,9 @@ use crate::loopback::{blackhole, lap, listen, pair, pair_of_ours, scaled};
 use crate::quarantine::{PIECE, QuarantineBuf, violations};
 use crate::support::{Ledger, Watch, isolated, under};
 
-/// How long a runtime may take to end, whatever is in flight.
-const PROMPTLY: Duration = Duration::from_millis(500);
+/// How long a runtime may take to end, whatever is in flight. The aim is 500 ms, which is reported; a
+/// machine that has other work takes longer.
+const PROMPTLY: Duration = Duration::from_secs(5);
 
 const BIG: usize = 32 << 20;
 const IN_FILE: u8 = 0x5A;
