@@ -346,7 +346,7 @@ impl Builder {
     /// # Panics
     /// Inside a runtime.
     #[track_caller]
-    pub fn start_per_core<Form, M: Main<Form>>(self, main: M) -> Result<()> {
+    pub fn start_per_core<Form, M: Main<Form> + Send + Sync>(self, main: M) -> Result<()> {
         super::assert_outside("start_per_core");
         start::start_per_core(self, main)
     }

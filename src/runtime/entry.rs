@@ -21,9 +21,9 @@ pub struct Seal;
     message = "a core cannot run `{Self}`",
     label = "neither an `async fn()` nor an `async fn(Core)` that returns an `Outcome`",
     note = "write the type of a closure's parameter: `async |core: quoit::runtime::Core| ..`",
-    note = "it returns `()` or `Result<(), E>`, and is `Send + Sync + 'static`"
+    note = "it returns `()` or `Result<(), E>`, and is `'static`"
 )]
-pub trait Main<Form>: Send + Sync + 'static {
+pub trait Main<Form>: 'static {
     /// Whether it is told that it shall stop, or is dropped then.
     #[doc(hidden)]
     const TAKES_CORE: bool;
@@ -34,7 +34,7 @@ pub trait Main<Form>: Send + Sync + 'static {
 
 impl<F, R, M> Main<(fn() -> R, M)> for F
 where
-    F: AsyncFn() -> R + Send + Sync + 'static,
+    F: AsyncFn() -> R + 'static,
     R: Outcome<M>,
 {
     const TAKES_CORE: bool = false;
@@ -46,7 +46,7 @@ where
 
 impl<F, R, M> Main<(fn(Core) -> R, M)> for F
 where
-    F: AsyncFn(Core) -> R + Send + Sync + 'static,
+    F: AsyncFn(Core) -> R + 'static,
     R: Outcome<M>,
 {
     const TAKES_CORE: bool = true;

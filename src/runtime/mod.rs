@@ -117,7 +117,7 @@ pub fn run<F: Future>(future: F) -> Result<F::Output> {
 /// # runtime::Result::Ok(())
 /// ```
 #[track_caller]
-pub fn start_per_core<Form, M: Main<Form>>(main: M) -> Result<()> {
+pub fn start_per_core<Form, M: Main<Form> + Send + Sync>(main: M) -> Result<()> {
     Builder::new().start_per_core(main)
 }
 

@@ -67,7 +67,10 @@ impl Drop for Post {
 }
 
 /// Runs `main` once on every core, and returns when all have ended.
-pub(super) fn start_per_core<Form, M: Main<Form>>(mut builder: Builder, main: M) -> Result<()> {
+pub(super) fn start_per_core<Form, M: Main<Form> + Send + Sync>(
+    mut builder: Builder,
+    main: M,
+) -> Result<()> {
     let failed = |step| move |error| Failed { core: None, step, error }.explain();
     let cpus = builder.choose_cpus()?;
     builder.settle_kernel()?;
@@ -122,7 +125,7 @@ struct Supervisor {
 
 impl Supervisor {
     /// Makes the threads, and has them run `main` when every ring is open.
-    fn launch<Form, M: Main<Form>>(
+    fn launch<Form, M: Main<Form> + Send + Sync>(
         &mut self,
         cpus: &[usize],
         main: Arc<M>,
