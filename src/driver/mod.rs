@@ -12,6 +12,7 @@
 //! ```
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 
 pub(crate) mod bind_error;
@@ -84,6 +85,13 @@ pub unsafe trait Driver {
     /// A descriptor that is readable when [`enter`](Driver::enter) would bring something or a kick
     /// has come, for a runtime that lives inside another loop. `None` if there is none.
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// The address of a host by its name, in a network that this kernel has of its own. The default
+    /// is that it has none.
+    fn resolve(&self, name: &str) -> Option<IpAddr> {
+        let _ = name;
         None
     }
 

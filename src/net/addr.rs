@@ -3,9 +3,15 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+use crate::op::Ring;
+use crate::sys::current;
+
 /// Addresses, or something that can be read as addresses.
 ///
-/// Numeric addresses and `localhost` are understood; host names are not looked up.
+/// Numeric addresses and `localhost` are understood, and the names of hosts in the
+/// network that a kernel has of its own ([`Driver::resolve`]); other host names are not looked up.
+///
+/// [`Driver::resolve`]: crate::driver::Driver::resolve
 pub trait ToAddresses {
     /// The addresses, in the order in which they should be tried.
     ///
@@ -63,7 +69,13 @@ impl ToAddresses for (&str, u16) {
             let (six, four) = (IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST));
             return Ok(vec![SocketAddr::new(four, port), SocketAddr::new(six, port)]);
         }
-        let address: IpAddr = host.parse().map_err(|_| not_an_address(host))?;
+        let address = match host.parse() {
+            Ok(address) => address,
+            // A simulated network has names.
+            Err(_) => current::with(|ring: &Ring| ring.resolve(host))
+                .flatten()
+                .ok_or_else(|| not_an_address(host))?,
+        };
         Ok(vec![SocketAddr::new(address, port)])
     }
 }

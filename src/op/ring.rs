@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -146,6 +147,11 @@ impl Ring {
 
     pub(crate) fn driver_name(&self) -> &'static str {
         self.kernel.with(|driver| driver.name())
+    }
+
+    /// The address of a host in the kernel's own network.
+    pub(crate) fn resolve(&self, name: &str) -> Option<IpAddr> {
+        self.kernel.with(|driver| driver.resolve(name))
     }
 
     pub(crate) fn unparker(&self) -> Unparker {
