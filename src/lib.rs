@@ -65,6 +65,7 @@ pub mod fs;
 pub mod net;
 mod op;
 pub mod runtime;
+pub mod sim;
 mod sync;
 mod sys;
 pub mod task;

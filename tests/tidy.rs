@@ -30,6 +30,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("http", 5),
     // It looks at all of them.
     ("doctor", 5),
+    ("sim", 5),
 ];
 
 /// From this floor on, neighbours do not name each other.

@@ -104,6 +104,11 @@ impl Pool {
         self.leases.get()
     }
 
+    /// Buffers that are with the kernel, or leased.
+    pub(crate) fn published(&self) -> u16 {
+        self.published.get()
+    }
+
     /// How often the kernel found no buffer.
     pub(crate) fn starved(&self) -> u64 {
         self.starved.get()

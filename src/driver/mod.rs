@@ -23,6 +23,7 @@ mod eventfd;
 pub(crate) mod kind;
 pub(crate) mod pad;
 pub(crate) mod retired;
+pub(crate) mod sim;
 pub(crate) mod sqe;
 pub(crate) mod unpark;
 pub(crate) mod uring;

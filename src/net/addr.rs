@@ -8,10 +8,8 @@ use crate::sys::current;
 
 /// Addresses, or something that can be read as addresses.
 ///
-/// Numeric addresses and `localhost` are understood, and the names of hosts in the
-/// network that a kernel has of its own ([`Driver::resolve`]); other host names are not looked up.
-///
-/// [`Driver::resolve`]: crate::driver::Driver::resolve
+/// Numeric addresses and `localhost` are understood, and inside of a [simulation](crate::sim) the
+/// names of its hosts; other host names are not looked up.
 pub trait ToAddresses {
     /// The addresses, in the order in which they should be tried.
     ///

@@ -375,6 +375,20 @@ impl Builder {
         }
     }
 
+    /// Makes a core on a driver that is there already, in a seat among others: for the simulator,
+    /// whose cores share a thread.
+    pub(crate) fn build_on(self, driver: Box<dyn Driver>, seat: Seat) -> Result<Runtime> {
+        let failed = |error| {
+            Failed { core: Some(seat.index), step: "mapping the table of operations", error }
+                .explain()
+        };
+        Ok(Runtime::of(Shard::new(driver, seat, self.settings()).map_err(failed)?))
+    }
+
+    fn settings(&self) -> Settings {
+        Settings { limits: self.limits, drain: self.drain, log: self.log.clone() }
+    }
+
     /// Opens one core on this thread.
     pub(super) fn open(&self, seat: Seat) -> Result<Shard> {
         let failed = |step| move |error| Failed { core: Some(seat.index), step, error }.explain();
@@ -388,8 +402,7 @@ impl Builder {
             return Err(failed("choosing the sizes of the rings")(error));
         }
         let driver = self.open_driver(seat).map_err(|error| explain(Some(seat.index), error))?;
-        let settings = Settings { limits: self.limits, drain: self.drain, log: self.log.clone() };
-        Shard::new(driver, seat, settings).map_err(failed("mapping the table of operations"))
+        Shard::new(driver, seat, self.settings()).map_err(failed("mapping the table of operations"))
     }
 
     fn open_driver(&self, seat: Seat) -> std::result::Result<Box<dyn Driver>, Neither> {

@@ -11,7 +11,7 @@ use crate::task::JoinError;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// A boxed error that may be sent to another thread.
-pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Which kind of [`Error`] it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

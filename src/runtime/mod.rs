@@ -27,12 +27,13 @@
 mod builder;
 mod core;
 pub(crate) mod diagnose;
-mod entry;
-mod error;
+pub(crate) mod entry;
+pub(crate) mod error;
 mod handle;
 mod local;
 mod remote_task;
-mod shard;
+pub(crate) mod shard;
+mod simulated;
 mod start;
 mod stats;
 mod stop;

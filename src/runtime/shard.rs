@@ -29,7 +29,7 @@ const LATE_NS: u64 = 100_000;
 static NEXT_NUMBER: Mutex<u64> = Mutex::new(1);
 
 /// A number that no other core of this process has or will have.
-pub(super) fn next_number() -> u64 {
+pub(crate) fn next_number() -> u64 {
     let mut next = NEXT_NUMBER.lock().unwrap_or_else(PoisonError::into_inner);
     *next += 1;
     *next - 1
@@ -37,10 +37,10 @@ pub(super) fn next_number() -> u64 {
 
 /// Where a core stands among those that were started together.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seat {
-    pub(super) index: usize,
-    pub(super) count: usize,
-    pub(super) group: u64,
+pub(crate) struct Seat {
+    pub(crate) index: usize,
+    pub(crate) count: usize,
+    pub(crate) group: u64,
 }
 
 /// What a core needs to know about itself.
@@ -79,6 +79,8 @@ pub(crate) struct Shard {
     drain: Option<Duration>,
     /// When the kernel was last left: the start of the lap.
     lap: Cell<u64>,
+    /// Polls in one lap; the simulator makes laps short.
+    budget: Cell<u32>,
     local: Rc<Local>,
     listed: Option<registry::Listed>,
 }
@@ -119,7 +121,20 @@ impl Shard {
         let listed = Some(registry::Listed::new(Arc::clone(&remote)));
         let drain = settings.drain;
         let lap = Cell::new(ring.now());
-        Ok(Shard { core, ring, scheduler, timers, remote, unparker, drain, lap, local, listed })
+        let budget = Cell::new(BUDGET);
+        Ok(Shard {
+            core,
+            ring,
+            scheduler,
+            timers,
+            remote,
+            unparker,
+            drain,
+            lap,
+            budget,
+            local,
+            listed,
+        })
     }
 
     pub(super) fn local(&self) -> &Rc<Local> {
@@ -161,7 +176,7 @@ impl Shard {
     /// The first half of a lap: run what can run.
     fn run(&self) {
         let start = self.lap.get();
-        self.scheduler.run(BUDGET, || self.ring.now() - start > LATE_NS);
+        self.scheduler.run(self.budget.get(), || self.ring.now() - start > LATE_NS);
     }
 
     /// The second half of a lap: trade with the kernel, fire what is due.
@@ -214,6 +229,21 @@ impl Shard {
     pub(super) fn within<R>(&self, f: impl FnOnce() -> R) -> R {
         let _entered = current::enter(&self.core);
         f()
+    }
+
+    /// What the simulator may touch between two turns.
+    pub(super) fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// How many polls a lap has.
+    pub(super) fn set_budget(&self, polls: u32) {
+        self.budget.set(polls);
+    }
+
+    /// Whether no task is ready, and no other core has sent anything.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.scheduler.is_idle() && self.remote.is_empty()
     }
 
     /// Starts a task from outside of the loop.

@@ -162,6 +162,41 @@ impl Scheduler {
         Some(header)
     }
 
+    /// Puts the run queue into another order: for the simulator, between two laps. `choose` gives an
+    /// index below what it is given.
+    #[cold]
+    pub(crate) fn reorder(&self, mut choose: impl FnMut(usize) -> usize) {
+        let mut queue: Vec<_> = std::iter::from_fn(|| self.pop()).collect();
+        while !queue.is_empty() {
+            let header = queue.swap_remove(choose(queue.len()));
+            // SAFETY: as in `schedule`.
+            unsafe { header.as_ref() }.next.set(None);
+            self.append(header);
+        }
+    }
+
+    /// Wakes one of the tasks for nothing, as any waker may: for the simulator.
+    #[cold]
+    pub(crate) fn wake_for_nothing(&self, choose: impl FnOnce(usize) -> usize) {
+        let count = self.len();
+        if count == 0 {
+            return;
+        }
+        // SAFETY: a look.
+        let chosen = unsafe {
+            self.table(|tasks| {
+                let mut place = 0;
+                for _ in 0..choose(count) {
+                    place = tasks.next(place)?.0 + 1;
+                }
+                tasks.next(place)
+            })
+        };
+        if let Some((_, header)) = chosen {
+            self.schedule(header);
+        }
+    }
+
     /// Takes what other threads sent, then runs what is ready until nothing is, or the budget is
     /// spent: so many polls, or when `late` says so.
     pub(crate) fn run(&self, budget: u32, mut late: impl FnMut() -> bool) {

@@ -18,4 +18,5 @@ pub use interval::{Interval, MissedTickBehavior, interval, interval_at};
 pub use sleep::{Sleep, sleep, sleep_until};
 pub use timeout::{Deadline, Elapsed, Timeout, timeout, timeout_at};
 
+pub(crate) use instant::nanoseconds;
 pub(crate) use timers::Timers;

@@ -14,6 +14,7 @@ mod quarantine;
 mod runtime;
 mod scorecard_core;
 mod scorecard_net;
+mod sim;
 mod start_errors;
 mod support;
 mod support_alloc;

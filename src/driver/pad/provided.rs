@@ -44,12 +44,21 @@ impl Provided {
         self.group
     }
 
-    /// The next buffer on offer, which stays on offer until it is picked.
-    pub(crate) fn peek(&self) -> Option<Offer> {
+    /// How many buffers are on offer.
+    pub(crate) fn offered(&self) -> u16 {
+        self.tail().wrapping_sub(self.head)
+    }
+
+    fn tail(&self) -> u16 {
         // SAFETY: the ring's tail lies in its first entry, where its owner writes it as an atomic.
         let tail = unsafe { &*BufRingEntry::tail(self.ring.as_ptr()).cast::<AtomicU16>() };
-        // Acquire: the entry was written before the tail passed it.
-        if tail.load(Ordering::Acquire) == self.head {
+        // Acquire: the entries were written before the tail passed them.
+        tail.load(Ordering::Acquire)
+    }
+
+    /// The next buffer on offer, which stays on offer until it is picked.
+    pub(crate) fn peek(&self) -> Option<Offer> {
+        if self.tail() == self.head {
             return None;
         }
         // SAFETY: the index is below the number of entries, and the owner does not write an entry
@@ -84,7 +93,7 @@ mod tests {
             provided.pick();
             picked += 1;
         }
-        assert_eq!(picked, 256);
+        assert_eq!((picked, provided.offered()), (256, 0));
         drop(pool.lease(first.bid, 1));
         assert_eq!(provided.peek(), Some(first));
     }

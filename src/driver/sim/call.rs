@@ -1,0 +1,246 @@
+//! Requests that are answered at once, and the descriptors of a host.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::faults::Knob;
+use super::memory;
+use super::net::{Socket, State};
+use super::world::World;
+use crate::driver::Call;
+use crate::driver::retired::SIMULATED;
+use crate::sys::addr::Address;
+
+/// As many connections wait for a listener, whatever it asks for (`somaxconn`).
+const MOST_WAITING: i32 = 128;
+
+type Answer = Result<i32, i32>;
+
+impl World {
+    pub(super) fn call(&mut self, core: usize, call: Call<'_>) -> Answer {
+        if self.cores[core].dead {
+            // The power is gone: what the destructors of its tasks ask for is no longer there.
+            return if matches!(call, Call::Close { .. }) { Ok(0) } else { Err(libc::EIO) };
+        }
+        match call {
+            Call::Socket { domain, kind, protocol } => {
+                self.open_socket(core, domain, kind, protocol)
+            }
+            Call::Bind { fd, address } => self.bind(core, fd, address),
+            Call::Listen { fd, backlog } => self.listen(core, fd, backlog),
+            Call::SetOption { fd, level, name, value } => {
+                let socket = self.socket_of(core, fd)?;
+                set_option(socket, level, name, value)
+            }
+            Call::GetOption { fd, level, name, value } => {
+                let socket = self.socket_of(core, fd)?;
+                let answer = match (level, name) {
+                    (libc::SOL_SOCKET, libc::SO_ERROR) => socket.error.take().unwrap_or(0),
+                    (libc::IPPROTO_IP, libc::IP_TTL) if socket.option(level, name) == 0 => 64,
+                    _ => socket.option(level, name),
+                };
+                let bytes = answer.to_ne_bytes();
+                let len = value.len().min(bytes.len());
+                value[..len].copy_from_slice(&bytes[..len]);
+                Ok(len as i32)
+            }
+            Call::LocalAddress { fd, address } => {
+                let socket = self.socket_of(core, fd)?;
+                let unbound = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+                Ok(write_address(socket.local.unwrap_or(unbound), address))
+            }
+            Call::PeerAddress { fd, address } => {
+                let socket = self.socket_of(core, fd)?;
+                let peer = socket.peer.filter(|_| socket.state == State::Connected);
+                peer.map(|peer| write_address(peer, address)).ok_or(libc::ENOTCONN)
+            }
+            Call::Shutdown { fd, how } => {
+                let id = self.socket_id(core, fd)?;
+                self.shut_down(id, how).map(|()| 0)
+            }
+            Call::Status { fd, status } => {
+                let object = self.object(core, fd).ok_or(libc::EBADF)?;
+                let host = self.cores[core].host;
+                match self.files.get(&object) {
+                    Some(open) => {
+                        status.st_mode = libc::S_IFREG | 0o644;
+                        status.st_size = self.hosts[host].disk.bytes(open.file).len() as i64;
+                    }
+                    None => status.st_mode = libc::S_IFSOCK | 0o777,
+                }
+                Ok(0)
+            }
+            Call::Close { fd } => self.close(core, fd),
+        }
+    }
+
+    // ---- Descriptors ----
+
+    /// What a descriptor stands for.
+    pub(super) fn object(&self, core: usize, fd: i32) -> Option<u64> {
+        let index = usize::try_from(fd.checked_sub(SIMULATED)?).ok()?;
+        *self.hosts[self.cores[core].host].fds.get(index)?
+    }
+
+    /// Opens the lowest free number.
+    pub(super) fn open_descriptor(&mut self, core: usize, object: u64) -> Answer {
+        if self.chaos.strikes(Knob::NoDescriptors) {
+            return Err(libc::EMFILE);
+        }
+        let fds = &mut self.hosts[self.cores[core].host].fds;
+        let index = fds.iter().position(Option::is_none).unwrap_or(fds.len());
+        if index == fds.len() {
+            fds.push(None);
+        }
+        fds[index] = Some(object);
+        Ok(SIMULATED + index as i32)
+    }
+
+    fn close(&mut self, core: usize, fd: i32) -> Answer {
+        let Some(object) = self.object(core, fd) else {
+            self.violation(format!("descriptor {fd} was closed, and is not open"));
+            return Err(libc::EBADF);
+        };
+        let host = self.cores[core].host;
+        let requests = |core: &super::core::Core| {
+            let all = core.queue.iter().chain(core.pending.values());
+            core.host == host && all.into_iter().any(|request| request.object == Some(object))
+        };
+        if self.cores.iter().any(requests) {
+            self.violation(format!("I2: descriptor {fd} was closed while a request names it"));
+        }
+        self.hosts[host].fds[(fd - SIMULATED) as usize] = None;
+        if self.sockets.contains_key(&object) {
+            self.close_socket(object);
+        }
+        self.files.remove(&object);
+        Ok(0)
+    }
+
+    fn socket_id(&self, core: usize, fd: i32) -> Result<u64, i32> {
+        let object = self.object(core, fd).ok_or(libc::EBADF)?;
+        if self.sockets.contains_key(&object) { Ok(object) } else { Err(libc::ENOTSOCK) }
+    }
+
+    fn socket_of(&mut self, core: usize, fd: i32) -> Result<&mut Socket, i32> {
+        let id = self.socket_id(core, fd)?;
+        Ok(self.sockets.get_mut(&id).expect("it was looked up"))
+    }
+
+    // ---- Sockets ----
+
+    fn open_socket(&mut self, core: usize, domain: i32, kind: i32, protocol: i32) -> Answer {
+        let is_internet = matches!(domain, libc::AF_INET | libc::AF_INET6);
+        if !is_internet || !matches!(protocol, 0 | libc::IPPROTO_TCP) {
+            return Err(libc::EAFNOSUPPORT);
+        }
+        if kind & !libc::SOCK_CLOEXEC != libc::SOCK_STREAM {
+            return Err(libc::ESOCKTNOSUPPORT);
+        }
+        let socket = self.new_socket(self.cores[core].host);
+        let opened = self.open_descriptor(core, socket);
+        if opened.is_err() {
+            self.sockets.remove(&socket);
+        }
+        opened
+    }
+
+    fn bind(&mut self, core: usize, fd: i32, address: &[u8]) -> Answer {
+        let address = memory::parse(address).ok_or(libc::EAFNOSUPPORT)?;
+        let (id, host) = (self.socket_id(core, fd)?, self.cores[core].host);
+        if self.sockets[&id].local.is_some() {
+            return Err(libc::EINVAL);
+        }
+        let here = self.hosts[host].address;
+        let ip = address.ip();
+        if !ip.is_loopback() && !ip.is_unspecified() && ip != here {
+            return Err(libc::EADDRNOTAVAIL);
+        }
+        let port = match address.port() {
+            0 => self.free_port(host),
+            port => port,
+        };
+        let address = SocketAddr::new(ip, port);
+        let socket = &self.sockets[&id];
+        let shares = |name| socket.option(libc::SOL_SOCKET, name) != 0;
+        let conflicts = |other: &Socket| {
+            let theirs = |name| other.option(libc::SOL_SOCKET, name) != 0;
+            let is_same = other.host == host
+                && other.state != State::Connected
+                && other.local.is_some_and(|local| overlaps(local, address));
+            let both_share = shares(libc::SO_REUSEPORT) && theirs(libc::SO_REUSEPORT);
+            let both_reuse = shares(libc::SO_REUSEADDR) && theirs(libc::SO_REUSEADDR);
+            is_same && !both_share && !(both_reuse && !other.is_listening())
+        };
+        if self.sockets.values().any(conflicts) {
+            return Err(libc::EADDRINUSE);
+        }
+        self.sockets.get_mut(&id).expect("it was looked up").local = Some(address);
+        Ok(0)
+    }
+
+    fn listen(&mut self, core: usize, fd: i32, backlog: i32) -> Answer {
+        let (id, host) = (self.socket_id(core, fd)?, self.cores[core].host);
+        let socket = &self.sockets[&id];
+        if !matches!(socket.state, State::Fresh | State::Listening { .. }) {
+            return Err(libc::EINVAL);
+        }
+        let local = match socket.local {
+            Some(local) => local,
+            None => (Ipv4Addr::UNSPECIFIED, self.free_port(host)).into(),
+        };
+        let shares = self.sockets[&id].option(libc::SOL_SOCKET, libc::SO_REUSEPORT) != 0;
+        let conflicts = |(&other, socket): (&u64, &Socket)| {
+            let shared = shares && socket.option(libc::SOL_SOCKET, libc::SO_REUSEPORT) != 0;
+            let overlaps = socket.local.is_some_and(|theirs| overlaps(theirs, local));
+            other != id && socket.host == host && socket.is_listening() && overlaps && !shared
+        };
+        if self.sockets.iter().any(conflicts) {
+            return Err(libc::EADDRINUSE);
+        }
+        let socket = self.sockets.get_mut(&id).expect("it was looked up");
+        socket.local = Some(local);
+        let backlog = backlog.clamp(0, MOST_WAITING) as usize + 1;
+        socket.state = State::Listening { backlog };
+        Ok(0)
+    }
+}
+
+fn overlaps(one: SocketAddr, two: SocketAddr) -> bool {
+    let any = |ip: IpAddr| ip.is_unspecified();
+    let same_family = one.is_ipv4() == two.is_ipv4();
+    let dual = |ip: IpAddr| ip == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let ips = match same_family {
+        true => one.ip() == two.ip() || any(one.ip()) || any(two.ip()),
+        false => dual(one.ip()) && any(two.ip()) || dual(two.ip()) && any(one.ip()),
+    };
+    one.port() == two.port() && ips
+}
+
+fn set_option(socket: &mut Socket, level: i32, name: i32, value: &[u8]) -> Answer {
+    let word = |at: usize| {
+        let bytes = value.get(at..at + 4)?;
+        Some(i32::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    let mut first = word(0).ok_or(libc::EINVAL)?;
+    match (level, name) {
+        (libc::SOL_SOCKET, libc::SO_LINGER) => {
+            socket.reset_on_close = first != 0 && word(4) == Some(0);
+        }
+        (libc::IPPROTO_IP, libc::IP_TTL) if !(1..=255).contains(&first) => {
+            return Err(libc::EINVAL);
+        }
+        // The real kernel keeps its own records there as well.
+        (libc::SOL_SOCKET, libc::SO_SNDBUF | libc::SO_RCVBUF) => first = first.saturating_mul(2),
+        _ => {}
+    }
+    socket.options.insert((level, name), first);
+    Ok(0)
+}
+
+fn write_address(from: SocketAddr, place: &mut [u8]) -> i32 {
+    let address = Address::from(from);
+    let bytes = address.as_bytes();
+    let len = bytes.len().min(place.len());
+    place[..len].copy_from_slice(&bytes[..len]);
+    bytes.len() as i32
+}
