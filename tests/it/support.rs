@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use quoit::driver::DriverKind;
 use quoit::runtime::{Builder, Runtime, Stats};
+use quoit::sim::{self, Faults};
 
 /// Tells a child process which test it is there for.
 const ISOLATED: &str = "QUOIT_ISOLATED";
@@ -36,11 +37,37 @@ fn limit() -> Duration {
     LIMIT.mul_f64(scale().max(1.0) * patience)
 }
 
+/// What cannot run on the invented kernel, and why: tests, or whole files of tests (`fs::`).
+const NOT_SIMULATED: &[(&str, &str)] = &[
+    ("fs::", "the machine's own files"),
+    ("bad_input::a_port_that_the_standard_library_has_is_in_use", "a socket of std"),
+    ("bad_input::a_read_without_room_is_an_error_and_no_end", "/dev/null"),
+    ("bad_input::a_write_of_nothing_succeeds_without_a_request", "/dev/null"),
+    ("bad_input::offsets_past_the_end_of_any_file_are_refused_and_give_the_buffer_back", "a file"),
+    ("bad_input::polling_after_the_end_panics_and_breaks_nothing", "/dev/null"),
+    ("task::a_task_that_wakes_itself_for_ever_starves_neither_timers_nor_files", "/proc"),
+];
+
+fn is_simulated<F>() -> bool {
+    let test = test_of(std::any::type_name::<F>());
+    !NOT_SIMULATED.iter().any(|(name, _)| match name.strip_suffix("::") {
+        Some(_) => test.starts_with(name),
+        None => test == *name,
+    })
+}
+
 /// Runs `body` on every kernel, and in every manner in which one can be used.
 ///
 /// The first failure names where it happened. What hangs ends the process.
-pub(crate) fn on_every_driver<F: Future<Output = ()>>(body: impl Fn() -> F) {
-    for (name, builder) in drivers() {
+pub(crate) fn on_every_driver<F: Future<Output = ()>, B: Fn() -> F>(body: B) {
+    let mut drivers = drivers();
+    if is_simulated::<B>() {
+        for (seed, name) in ["a simulator", "another simulator"].into_iter().enumerate() {
+            let driver = move |_| Ok(sim::driver(seed as u64, Faults::default()));
+            drivers.push((name, Builder::new().driver_with(driver)));
+        }
+    }
+    for (name, builder) in drivers {
         let watch = Watch::over(format!("on {name}"));
         let mut runtime = builder.build().unwrap();
         runtime.block_on(body());
