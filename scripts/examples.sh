@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 TARGET_DIR="${CARGO_TARGET_DIR:-target}"
-EXAMPLES=(http echo echo_owned copy event_loop timer own_driver foreign_loop)
+EXAMPLES=(http echo echo_owned copy event_loop timer own_driver foreign_loop simulate)
 
 # Under the time limit the script is its own child; cargo is outside of it.
 if [[ -z "${EXAMPLES_INSIDE:-}" ]]; then
@@ -202,6 +202,17 @@ run_timer() {
     timeout 20 "$TARGET_DIR/release/examples/timer" >"$scratch/out" || fail "timer failed"
     [[ -s "$scratch/out" ]] || fail "timer printed nothing"
     passed "timer: runs to its end"
+}
+
+run_simulate() {
+    timeout 60 "$TARGET_DIR/release/examples/simulate" >"$scratch/out" || fail "simulate failed"
+    local said
+    said=$(cat "$scratch/out")
+    expect 'increments were acknowledged, and' 1 "$said"
+    expect 'to replay: SIM_SEED=' 1 "$said"
+    expect 'is the same' 1 "$said"
+    expect 'no failure in 2000 seeds' 1 "$said"
+    passed "simulate: finds the planted bug, replays it, and passes the fixed service"
 }
 
 run_echo_owned() {

@@ -246,6 +246,11 @@ impl Shard {
         self.scheduler.is_idle() && self.remote.is_empty()
     }
 
+    /// When the first timer is due.
+    pub(super) fn next_timer(&self) -> Option<u64> {
+        self.timers.next()
+    }
+
     /// Starts a task from outside of the loop.
     pub(super) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where

@@ -43,6 +43,11 @@ impl Runtime {
         self.shard.is_quiet()
     }
 
+    /// When the first timer is due, in nanoseconds of the kernel's clock.
+    pub(crate) fn next_timer(&self) -> Option<u64> {
+        self.shard.next_timer()
+    }
+
     /// Buffers of the pool that are with the kernel, or leased.
     pub(crate) fn published(&self) -> Option<u16> {
         self.shard.local().pool.as_ref().map(|pool| pool.published())

@@ -8,7 +8,7 @@ use super::run::Run;
 use super::{Faults, Sim};
 
 /// Other seeds that are tried before a knob counts as needed.
-const SEEDS_A_KNOB: u64 = 31;
+const SEEDS_A_KNOB: u64 = 15;
 
 /// What [`explore`] has seen when nothing failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

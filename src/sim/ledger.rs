@@ -14,7 +14,7 @@ fn broken(text: String) -> Fault {
     (FailureKind::Runtime, format!("an invariant of the runtime is broken: {text}"))
 }
 
-/// After a turn: nothing is lost, nothing is there twice, and who sleeps has no reason to wake.
+/// After a turn: nothing is lost, and nothing is there twice.
 pub(super) fn audit(world: &Shared, core: &Core) -> Result<(), Fault> {
     let stats = core.runtime.stats();
     let mut world = world.borrow_mut();
@@ -22,10 +22,24 @@ pub(super) fn audit(world: &Shared, core: &Core) -> Result<(), Fault> {
     if stats.stray > 0 {
         return Err(broken("I4: an answer named no operation".to_owned()));
     }
-    if core.idle && !core.runtime.is_quiet() && !world.has_work(core.number) {
-        return Err(broken("a core sleeps although a task of it is ready".to_owned()));
-    }
     world.take_violation().map_or(Ok(()), |text| Err(broken(text)))
+}
+
+/// When every core sleeps: none has a reason to be awake that nobody will tell it of.
+pub(super) fn quiescence(world: &Shared, machines: &[Machine]) -> Result<(), Fault> {
+    let now = world.borrow().now();
+    for (machine, core) in
+        machines.iter().flat_map(|it| it.cores.iter().map(move |core| (it, core)))
+    {
+        let name = &machine.spec.name;
+        if !core.runtime.is_quiet() {
+            return Err(broken(format!("{name} sleeps although a task of it was woken")));
+        }
+        if core.runtime.next_timer().is_some_and(|due| due < now) {
+            return Err(broken(format!("{name} sleeps although a timer of it is due")));
+        }
+    }
+    Ok(())
 }
 
 /// Ends every core, clients first, and looks whether anything is left.

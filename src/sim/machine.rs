@@ -57,13 +57,13 @@ impl Machine {
     }
 
     /// Starts its cores, anew after a crash.
-    pub(super) fn start(&mut self, world: &Shared) {
+    pub(super) fn start(&mut self, world: &Shared, builder: &Builder) {
         let group = next_number();
         for index in 0..self.spec.cores {
             let number = world.borrow_mut().add_core(self.host);
             let seat = Seat { index, count: self.spec.cores, group };
             let driver = Box::new(Simulated::new(world, number));
-            let runtime = Builder::new().build_on(driver, seat).expect("memory for a core");
+            let runtime = builder.clone().build_on(driver, seat).expect("memory for a core");
             let main = Some((self.spec.start)(&runtime));
             self.cores.push(Core { number, runtime, main, idle: false });
         }

@@ -70,7 +70,7 @@ use self::run::Run;
 use crate::driver::Driver;
 pub use crate::driver::sim::Faults;
 use crate::driver::sim::Simulated;
-use crate::runtime::Main;
+use crate::runtime::{Builder, Main};
 
 /// Faults strike for so many steps, unless [`Sim::steps`] says otherwise.
 const STEPS: u64 = 20_000;
@@ -94,6 +94,7 @@ pub struct Sim {
     checks: Vec<Check>,
     last_checks: Vec<Check>,
     script: Vec<Scripted>,
+    builder: Builder,
 }
 
 /// What happens at a time that the user chose.
@@ -114,6 +115,7 @@ impl Sim {
             checks: Vec::new(),
             last_checks: Vec::new(),
             script: Vec::new(),
+            builder: Builder::new(),
         }
     }
 
@@ -189,6 +191,13 @@ impl Sim {
     /// Adds an invariant of the end: `check` is called when the last client has ended well.
     pub fn check_at_end(mut self, check: impl FnMut() -> Result<(), String> + 'static) -> Self {
         self.last_checks.push(Box::new(check));
+        self
+    }
+
+    /// How the runtimes of all hosts are, such as [`max_live_ops`](Builder::max_live_ops). What the
+    /// builder says of drivers, CPUs and signals does not matter here.
+    pub fn builder(mut self, builder: Builder) -> Self {
+        self.builder = builder;
         self
     }
 

@@ -8,7 +8,7 @@ use super::machine::{Core, Machine};
 use super::report::{Failure, FailureKind, Report};
 use super::{Check, Faults, Scripted, Sim, ledger};
 use crate::driver::sim::{Knob, Random, Shared, World};
-use crate::runtime::Turn;
+use crate::runtime::{Builder, Turn};
 use crate::time::nanoseconds;
 
 /// A program that turns for so long after the last fault without an end spins.
@@ -24,6 +24,7 @@ pub(super) struct Run {
     fault_steps: u64,
     patience: Duration,
     world: Shared,
+    builder: Builder,
     machines: Vec<Machine>,
     checks: Vec<Check>,
     last_checks: Vec<Check>,
@@ -42,7 +43,7 @@ impl Run {
         // All have their names before the first one asks for another.
         let machine = |spec| Machine::new(spec, &world);
         let mut machines: Vec<Machine> = sim.specs.into_iter().map(machine).collect();
-        machines.iter_mut().for_each(|machine| machine.start(&world));
+        machines.iter_mut().for_each(|machine| machine.start(&world, &sim.builder));
         let start = world.borrow().now();
         let run = Run {
             seed: sim.seed,
@@ -51,6 +52,7 @@ impl Run {
             patience: sim.patience,
             start,
             world,
+            builder: sim.builder,
             machines,
             checks: sim.checks,
             last_checks: sim.last_checks,
@@ -110,8 +112,12 @@ impl Run {
             self.disturb();
             match self.pick() {
                 Some((machine, core)) => self.turn(machine, core)?,
-                None if self.world.borrow_mut().advance() => {}
-                None => return Err(self.stuck("nothing is left that could happen")),
+                None => {
+                    ledger::quiescence(&self.world, &self.machines)?;
+                    if !self.world.borrow_mut().advance() {
+                        return Err(self.stuck("nothing is left that could happen"));
+                    }
+                }
             }
             self.apply_power();
         }
@@ -239,7 +245,7 @@ impl Run {
             self.machines[host].cores.clear();
         }
         for host in restarted {
-            self.machines[host].start(&self.world);
+            self.machines[host].start(&self.world, &self.builder);
         }
     }
 }

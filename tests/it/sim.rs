@@ -2,6 +2,7 @@
 
 mod faults;
 mod standard;
+mod wild;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -77,7 +78,7 @@ fn the_same_seed_gives_the_same_world_and_another_seed_another() {
 
 #[test]
 fn the_standard_program_gives_the_same_trace_twice() {
-    for seed in seeds(20) {
+    for seed in seeds(10) {
         let run = || standard::program(seed, Faults::all(), 4).0.run().unwrap();
         assert_eq!(run(), run());
     }
@@ -86,12 +87,20 @@ fn the_standard_program_gives_the_same_trace_twice() {
 #[test]
 fn the_standard_program_survives_every_fault() {
     let start = std::time::Instant::now();
-    let explored = explore(seeds(200), |seed| standard::program(seed, Faults::all(), 8).0);
+    let explored = explore(seeds(60), |seed| standard::program(seed, Faults::all(), 8).0);
     let explored = explored.unwrap_or_else(|failure| panic!("{failure}"));
     let rate = explored.seeds as f64 / start.elapsed().as_secs_f64() * 60.0;
     println!("{explored}\n{rate:.0} seeds a minute");
     // None of them is there for nothing.
     assert_eq!(explored.struck.len(), 24, "{explored}");
+}
+
+#[test]
+fn a_program_without_sense_breaks_nothing() {
+    for faults in [Faults::default(), Faults::all()] {
+        let explored = explore(seeds(30), |seed| wild::program(seed, faults.clone(), 30));
+        println!("{}", explored.unwrap_or_else(|failure| panic!("{failure}")));
+    }
 }
 
 // ---- The world ----

@@ -169,7 +169,7 @@ impl World {
                 && other.local.is_some_and(|local| overlaps(local, address));
             let both_share = shares(libc::SO_REUSEPORT) && theirs(libc::SO_REUSEPORT);
             let both_reuse = shares(libc::SO_REUSEADDR) && theirs(libc::SO_REUSEADDR);
-            is_same && !both_share && !(both_reuse && !other.is_listening())
+            is_same && !both_share && (!both_reuse || other.is_listening())
         };
         if self.sockets.values().any(conflicts) {
             return Err(libc::EADDRINUSE);
