@@ -53,6 +53,8 @@ pub(super) fn program(seed: u64, faults: Faults, acts: usize) -> Sim {
             starts.set(starts.get() + 1);
             let dice = Dice::new(starts.get());
             handles.borrow_mut().push(core.handle());
+            let host = dice.clone();
+            drop(quoit::spawn(async move { serve_for_ever(&host).await }));
             loop {
                 act(&dice, &handles).await;
             }
@@ -125,6 +127,21 @@ impl<F: Future> Future for Glance<'_, F> {
     }
 }
 
+/// There is always somebody to talk to, on a port of its own.
+async fn serve_for_ever(dice: &Dice) {
+    loop {
+        let Ok(listener) = TcpListener::bind("0.0.0.0:7002").await else {
+            sleep(dice.moment()).await;
+            continue;
+        };
+        while let Ok((stream, _)) = listener.accept().await {
+            let dice = dice.clone();
+            let task = quoit::spawn(async move { abuse(&dice, stream).await });
+            drop(task);
+        }
+    }
+}
+
 async fn serve_a_while(dice: &Dice) {
     let port = 7000 + dice.below(2) as u16;
     let Ok(listener) =
@@ -145,7 +162,7 @@ async fn serve_a_while(dice: &Dice) {
 }
 
 async fn converse(dice: &Dice) -> io::Result<()> {
-    let port = 7000 + dice.below(2);
+    let port = 7000 + dice.below(4).min(2);
     let connect = TcpStream::connect(format!("server:{port}"));
     if let Some(stream) = glance(dice, connect).await {
         abuse(dice, stream?).await;
