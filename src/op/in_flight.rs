@@ -112,6 +112,12 @@ impl Slot {
         self.state.get()
     }
 
+    /// Whether the last answer is still to come.
+    #[inline]
+    pub(super) fn awaits_answers(&self) -> bool {
+        matches!(self.state.get(), State::Waiting | State::Orphaned)
+    }
+
     pub(super) fn is_cancelled(&self) -> bool {
         self.cancelled.get()
     }

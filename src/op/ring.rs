@@ -433,12 +433,12 @@ impl Ring {
     fn deliver(&self, cqe: Cqe) {
         match cqe.user_data {
             CANCEL | UPDATE => return,
-            DEADLINE => return self.armed.set(None),
+            DEADLINE if self.armed.take().is_some() => return,
             _ => {}
         }
         let id = OpId::from_user_data(cqe.user_data);
-        let Some(slot) = self.table.get(id) else {
-            // I4: an answer to a life that has ended. I3 makes it impossible; never touch memory.
+        let Some(slot) = self.table.get(id).filter(|slot| slot.awaits_answers()) else {
+            // I4: an answer to nothing that is in flight. I3 makes it impossible; never touch memory.
             self.stray.set(self.stray.get() + 1);
             return;
         };
