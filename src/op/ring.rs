@@ -221,14 +221,6 @@ impl Ring {
         Ok(id)
     }
 
-    /// Pushes an operation once more.
-    fn push_slot(&self, id: OpId) {
-        let slot = self.table.get(id).expect("the slot is in use");
-        // SAFETY: the payload is in its place and nothing else refers to it (I1, I5).
-        let sqe = unsafe { (slot.vtable().prepare)(slot.place()) };
-        self.push(sqe.user_data(id.user_data()));
-    }
-
     #[inline]
     fn push(&self, sqe: Sqe) {
         // SAFETY: I1 and I2: the payload owns what the request points at and stays in place; the
@@ -467,14 +459,17 @@ impl Ring {
             return self.abandon(id, cqe);
         }
         // SAFETY: as above.
-        let again = || unsafe { (vtable.again)(place, &cqe) };
-        if !slot.is_cancelled() && self.guard(again) == Some(true) {
-            self.push_slot(id);
-            let waker = slot.set_waker(None);
-            self.guard(|| waker.map(Waker::wake));
-            return;
+        let again = || unsafe { (vtable.again)(place, &cqe).then(|| (vtable.prepare)(place)) };
+        match if slot.is_cancelled() { Some(None) } else { self.guard(again) } {
+            Some(Some(sqe)) => {
+                self.push(sqe.user_data(id.user_data()));
+                let waker = slot.set_waker(None);
+                self.guard(|| waker.map(Waker::wake));
+            }
+            Some(None) => self.finish(id, cqe),
+            // The answer cannot be true, or a user's buffer does not say where it is.
+            None => self.finish(id, Cqe::refusal(cqe.user_data, libc::EIO)),
         }
-        self.finish(id, cqe);
     }
 
     fn finish(&self, id: OpId, cqe: Cqe) {
