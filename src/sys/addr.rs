@@ -38,8 +38,9 @@ impl Address {
         let size = storage.size_of() as usize;
         // SAFETY: the storage is plain bytes, zeroed, of this size.
         let bytes = unsafe { std::slice::from_raw_parts_mut((&raw mut storage).cast(), size) };
-        let len = libc::socklen_t::try_from(fill(bytes)?).unwrap_or(0);
-        // SAFETY: the kernel wrote `len` bytes of an address; the rest is zero, which is valid too.
+        // A kernel says how long the address is, also when there was room for less.
+        let len = usize::try_from(fill(bytes)?).unwrap_or(0).min(size) as libc::socklen_t;
+        // SAFETY: `len` bytes of an address were written; the rest is zero, which is valid too.
         let address = unsafe { SockAddr::new(storage, len) };
         address.as_socket().ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "the address is not an internet address")
