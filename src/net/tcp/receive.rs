@@ -423,11 +423,11 @@ unsafe impl Op for ReceiveMany {
     }
 
     fn again(&mut self, cqe: &Cqe) -> bool {
-        match -cqe.result {
-            libc::EINTR => true,
-            libc::ENOBUFS => self.pool.grow(),
+        match cqe.result().map_err(|error| error.raw_os_error()) {
+            Err(Some(libc::EINTR)) => true,
+            Err(Some(libc::ENOBUFS)) => self.pool.grow(),
             // It ended with bytes and without an error (the queue of answers had overflowed).
-            result if result < 0 && self.parked() < PARKED_AT_MOST => {
+            Ok(count) if count > 0 && self.parked() < PARKED_AT_MOST => {
                 if let Some(bytes) = self.lease(cqe) {
                     self.park(bytes);
                 }
