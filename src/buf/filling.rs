@@ -4,7 +4,7 @@ use std::io;
 
 use std::ops::ControlFlow;
 
-use super::{IoBufMut, IoVectoredMut, Iovecs, rest_to_fill};
+use super::{IoBufMut, IoVectoredMut, Iovecs, moved, rest_to_fill};
 use crate::driver::Cqe;
 
 /// A buffer, and how much of it has been filled from the front.
@@ -39,11 +39,10 @@ impl<B: IoBufMut> Filling<B> {
 
     /// Counts what the kernel filled in answer to a request for [`rest`](Self::rest).
     pub(crate) fn advance(&mut self, cqe: &Cqe) -> io::Result<usize> {
-        let filled = cqe.result()?;
-        assert!(filled <= self.asked, "{filled} bytes were filled of {}", self.asked);
+        let filled = moved(cqe, self.asked as usize)?;
         self.asked = 0;
-        self.done += filled as usize;
-        Ok(filled as usize)
+        self.done += filled;
+        Ok(filled)
     }
 
     /// Fills from `bytes` as far as there is room, and says how far that was.
@@ -107,8 +106,7 @@ impl<V: IoVectoredMut> FillingVectored<V> {
 
     /// Counts what the kernel filled in answer to a request for [`rest`](Self::rest).
     pub(crate) fn advance(&mut self, cqe: &Cqe) -> io::Result<usize> {
-        let filled = cqe.result()? as usize;
-        assert!(filled <= self.asked, "{filled} bytes were filled of {}", self.asked);
+        let filled = moved(cqe, self.asked)?;
         self.asked = 0;
         self.done += filled;
         Ok(filled)

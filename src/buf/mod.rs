@@ -37,6 +37,10 @@
 //! write(&message[..]); // `message` does not live long enough
 //! ```
 
+use std::io;
+
+use crate::driver::Cqe;
+
 mod error;
 mod filling;
 mod io_buf;
@@ -55,3 +59,10 @@ pub(crate) use filling::{Filling, FillingVectored};
 pub(crate) use io_buf::{rest_to_fill, rest_to_write};
 pub(crate) use slice::tail;
 pub(crate) use vectored::{Iovecs, scatter, total_len};
+
+/// How many bytes an answer says were moved, of those that its request asked for.
+pub(crate) fn moved(cqe: &Cqe, asked: usize) -> io::Result<usize> {
+    let moved = cqe.result()? as usize;
+    assert!(moved <= asked, "{moved} bytes were moved of {asked}");
+    Ok(moved)
+}

@@ -5,7 +5,7 @@ use std::io;
 use io_uring::{opcode, types};
 
 use super::file::{File, offset_of};
-use crate::buf::{BufError, BufResult, IoBuf, IoVectored, Iovecs, rest_to_write, total_len};
+use crate::buf::{BufError, BufResult, IoBuf, IoVectored, Iovecs, moved, rest_to_write, total_len};
 use crate::driver::{Cqe, Sqe};
 use crate::op::{Op, Submission};
 use crate::sys::fd::Fd;
@@ -165,9 +165,9 @@ async fn write_vectored<V: IoVectored>(
             return Ok((done, bufs));
         }
         let (fd, iovecs) = (fd.clone(), Iovecs::new());
+        let write = WriteVectored { fd, bufs, done, offset: at, left: 0, iovecs };
         let written;
-        (bufs, written) =
-            Submission::new(WriteVectored { fd, bufs, done, offset: at, iovecs }).await;
+        (bufs, written) = Submission::new(write).await;
         match written {
             Ok(0) => {
                 let error = io::ErrorKind::WriteZero.into();
@@ -202,7 +202,8 @@ unsafe impl<B: IoBuf> Op for Write<B> {
     }
 
     fn complete(self, cqe: Cqe) -> Self::Output {
-        (self.buf, cqe.result().map(|written| written as usize))
+        let written = moved(&cqe, self.buf.buf_len() - self.done);
+        (self.buf, written)
     }
 }
 
@@ -212,6 +213,8 @@ struct WriteVectored<V> {
     bufs: V,
     done: usize,
     offset: u64,
+    /// How much the request that is in flight may write.
+    left: usize,
     iovecs: Iovecs,
 }
 
@@ -223,12 +226,12 @@ unsafe impl<V: IoVectored> Op for WriteVectored<V> {
     const WAITS_FOR_ADMISSION: bool = true;
 
     fn prepare(&mut self) -> Sqe {
-        self.iovecs.fill(&self.bufs, self.done);
+        self.left = self.iovecs.fill(&self.bufs, self.done);
         let (start, count) = (self.iovecs.as_mut_ptr(), self.iovecs.count() as u32);
         opcode::Writev::new(types::Fd(self.fd.raw()), start, count).offset(self.offset).build()
     }
 
     fn complete(self, cqe: Cqe) -> Self::Output {
-        (self.bufs, cqe.result().map(|written| written as usize))
+        (self.bufs, moved(&cqe, self.left))
     }
 }

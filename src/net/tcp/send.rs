@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use io_uring::{opcode, types};
 
 use super::stream::State;
-use crate::buf::{BufError, BufResult, IoBuf, IoVectored, Iovecs, rest_to_write, total_len};
+use crate::buf::{BufError, BufResult, IoBuf, IoVectored, Iovecs, moved, rest_to_write, total_len};
 use crate::driver::{Cqe, Sqe};
 use crate::op::{Op, Submission};
 use crate::sync::turn::Ticket;
@@ -37,12 +37,12 @@ impl Outbound {
 struct Writing(Fd<State>);
 
 impl Writing {
-    /// Counts what an answer says was sent.
-    fn count(&self, cqe: &Cqe) -> io::Result<usize> {
-        let sent = cqe.result()?;
+    /// Counts what an answer says was sent of `left` bytes.
+    fn count(&self, cqe: &Cqe, left: usize) -> io::Result<usize> {
+        let sent = moved(cqe, left)?;
         let outbound = &self.0.outbound;
-        outbound.sent.set(outbound.sent.get() + u64::from(sent));
-        Ok(sent as usize)
+        outbound.sent.set(outbound.sent.get() + sent as u64);
+        Ok(sent)
     }
 }
 
@@ -219,7 +219,7 @@ unsafe impl<B: IoBuf> Op for Send<B> {
 
     #[inline]
     fn complete(self, cqe: Cqe) -> Self::Output {
-        let sent = self.writing.count(&cqe);
+        let sent = self.writing.count(&cqe, self.buf.buf_len() - self.done);
         (self, sent)
     }
 }
@@ -230,6 +230,8 @@ struct SendMessage<V> {
     bufs: V,
     done: usize,
     all: bool,
+    /// How much the request that is in flight may send.
+    left: usize,
     iovecs: Iovecs,
     message: libc::msghdr,
 }
@@ -237,7 +239,7 @@ struct SendMessage<V> {
 impl<V: IoVectored> SendMessage<V> {
     fn new(writing: Writing, bufs: V, done: usize, all: bool) -> Self {
         let message = empty_message();
-        SendMessage { writing, bufs, done, all, iovecs: Iovecs::new(), message }
+        SendMessage { writing, bufs, done, all, left: 0, iovecs: Iovecs::new(), message }
     }
 }
 
@@ -259,16 +261,16 @@ unsafe impl<V: IoVectored> Op for SendMessage<V> {
     type Output = (Writing, V, io::Result<usize>);
 
     fn prepare(&mut self) -> Sqe {
-        let left = self.iovecs.fill(&self.bufs, self.done);
+        self.left = self.iovecs.fill(&self.bufs, self.done);
         self.message.msg_iov = self.iovecs.as_mut_ptr();
         self.message.msg_iovlen = self.iovecs.count();
         opcode::SendMsg::new(types::Fd(self.writing.0.raw()), &raw const self.message)
-            .flags(flags(self.all, left) as u32)
+            .flags(flags(self.all, self.left) as u32)
             .build()
     }
 
     fn complete(self, cqe: Cqe) -> Self::Output {
-        let sent = self.writing.count(&cqe);
+        let sent = self.writing.count(&cqe, self.left);
         (self.writing, self.bufs, sent)
     }
 }
