@@ -42,6 +42,12 @@ pub use unpark::{Kick, Unparker};
 /// The implementor promises that each pushed request gets exactly one last answer (one without
 /// `IORING_CQE_F_MORE`), that results are truthful (a wrong one becomes a descriptor or a length
 /// elsewhere), and that nothing a request points at is accessed after its last answer.
+///
+/// What of it can be checked is checked, before any memory is touched. An answer to nothing that is
+/// in flight is counted (`stray` in the runtime's `Stats`) and is nothing else. More
+/// bytes than were asked for, a buffer that is not on offer, and more answers to an operation of one
+/// are refused with a panic. Nobody can check that an operation has ended, that bytes were written
+/// or that a descriptor is open.
 pub unsafe trait Driver {
     /// Queues a request. It never blocks and never fails: a refusal is an answer too.
     ///

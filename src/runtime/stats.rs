@@ -30,7 +30,7 @@ pub struct Stats {
     pub interrupted: u64,
     /// Sleeps that another thread ended.
     pub remote_wakes: u64,
-    /// Answers that named no operation: always 0, or there is a bug.
+    /// Answers that named nothing in flight: always 0, or there is a bug.
     pub stray: u64,
     /// Receives that found no provided buffer.
     pub starved: u64,
