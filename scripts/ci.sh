@@ -19,6 +19,7 @@ STEPS=(
     "test-release  the same with optimizations and all features"
     "examples      every example is run for real, and what it answers is checked"
     "asan          unit and integration tests under AddressSanitizer, leaks included"
+    "fuzz          answers that lie, from bytes, under AddressSanitizer"
     "loom          every interleaving of what another thread can reach"
     "peers         the benchmark programs of other runtimes still compile"
 )
@@ -69,6 +70,12 @@ step_asan() {
     run env RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="$TARGET_DIR/asan" \
         ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1}" \
         cargo test --target "$HOST" --lib --test it
+}
+
+# The harness is in tests/fuzz, where cargo-fuzz finds it too; here seeds make the bytes.
+step_fuzz() {
+    run env RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="$TARGET_DIR/asan" \
+        QUOIT_SEEDS="${QUOIT_SEEDS:-5000}" cargo test --target "$HOST" --test it fuzz_cqe
 }
 
 # The bound on preemptions keeps the models finite in practice: nearly every known bug needs at most 2.

@@ -2,9 +2,12 @@
 
 mod bad_input;
 mod bind_errors;
+#[path = "../fuzz/cqe.rs"]
+mod cqe;
 mod doctor;
 mod foreign_loop;
 mod fs;
+mod fuzz_cqe;
 mod kernel_choice;
 mod listener;
 mod loopback;
