@@ -20,6 +20,7 @@ STEPS=(
     "examples      every example is run for real, and what it answers is checked"
     "asan          unit and integration tests under AddressSanitizer, leaks included"
     "fuzz          answers that lie, from bytes, under AddressSanitizer"
+    "refused       what must not compile, with the compiler's reasons"
     "loom          every interleaving of what another thread can reach"
     "peers         the benchmark programs of other runtimes still compile"
 )
@@ -76,6 +77,17 @@ step_asan() {
 step_fuzz() {
     run env RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="$TARGET_DIR/asan" \
         QUOIT_SEEDS="${QUOIT_SEEDS:-5000}" cargo test --target "$HOST" --test it fuzz_cqe
+}
+
+# Outside of a nightly compiler rustdoc looks at the codes of the errors only when it is told to. It
+# alone is told: the dependencies would be built once more.
+step_refused() {
+    local rustdoc
+    mkdir -p "$TARGET_DIR"
+    rustdoc=$(cd "$TARGET_DIR" && pwd)/rustdoc-with-codes
+    printf '#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc "$@"\n' >"$rustdoc"
+    chmod +x "$rustdoc"
+    run env RUSTDOC="$rustdoc" cargo test --doc refused
 }
 
 # The bound on preemptions keeps the models finite in practice: nearly every known bug needs at most 2.

@@ -71,6 +71,10 @@ mod sys;
 pub mod task;
 pub mod time;
 
+#[cfg(doctest)]
+#[path = "../tests/refused/mod.rs"]
+mod refused;
+
 pub use sys::fork::Forked;
 pub use task::{call_soon, gather, gather_limit, spawn, try_gather, try_gather_limit};
 pub use time::{call_at, call_later};
