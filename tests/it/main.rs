@@ -23,3 +23,4 @@ mod support;
 mod support_alloc;
 mod task;
 mod tcp;
+mod threads;
