@@ -19,6 +19,7 @@ STEPS=(
     "test-release  the same with optimizations and all features"
     "examples      every example is run for real, and what it answers is checked"
     "asan          unit and integration tests under AddressSanitizer, leaks included"
+    "tsan          what two threads touch, under ThreadSanitizer"
     "fuzz          answers that lie, from bytes, under AddressSanitizer"
     "refused       what must not compile, with the compiler's reasons"
     "loom          every interleaving of what another thread can reach"
@@ -71,6 +72,44 @@ step_asan() {
     run env RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="$TARGET_DIR/asan" \
         ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1}" \
         cargo test --target "$HOST" --lib --test it
+}
+
+# Unit tests of what another thread can reach, and the tests in which threads wake, send, drop, stop.
+TSAN_LIB=(task:: driver::unpark time:: op:: sys:: runtime::)
+TSAN_IT=(runtime:: task:: words:: foreign_loop:: scorecard_core::waker_ends scorecard_core::wakes
+    scorecard_core::shutdown time::a_sleep_is_dropped_on_another time::a_callback_is_cancelled_from)
+
+# std is not instrumented here, so its locks and counts are explained (scripts/tsan.c) rather than
+# suppressed. What a forked child does is left out: the sanitizer may hang in one that goes on.
+step_tsan() {
+    local here=$PWD dir="$TARGET_DIR/tsan" std lock wait
+    std=$(rustc --print sysroot)/lib/rustlib/$HOST/lib
+    lock=$(std_symbol "$std" 'sync5mutex5futex.*Mutex14lock_contended$')
+    wait=$(std_symbol "$std" 'sync7condvar5futex.*Condvar4wait$')
+    mkdir -p "$dir"
+    dir=$(cd "$dir" && pwd)
+    run cc -O2 -c -DLOCK_CONTENDED="$lock" -DCONDVAR_WAIT="$wait" -o "$dir/std.o" scripts/tsan.c
+    local flags="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer -Clink-arg=$dir/std.o" name
+    for name in __tsan_atomic64_fetch_sub "$lock" "$wait"; do
+        flags+=" -Clink-arg=-Wl,--wrap=$name"
+    done
+    local tsan=(env RUSTC_BOOTSTRAP=1 RUSTFLAGS="$flags" CARGO_TARGET_DIR="$dir"
+        TSAN_OPTIONS="suppressions=$here/scripts/tsan.supp ${TSAN_OPTIONS:-}"
+        cargo test --target "$HOST")
+    # Captured output would be a Vec that std writes to under its own lock.
+    run "${tsan[@]}" --lib -- --nocapture "${TSAN_LIB[@]}"
+    run "${tsan[@]}" --test it -- --nocapture --skip fork "${TSAN_IT[@]}"
+}
+
+# The one symbol of the standard library in the directory $1 that matches $2.
+std_symbol() {
+    local found
+    found=$(nm -D --defined-only "$1"/libstd-*.so | awk '{print $3}' | grep -E "$2" || true)
+    if [[ -z "$found" || "$found" == *$'\n'* ]]; then
+        echo "std has not one symbol like $2 but these: ${found:-none}; mend scripts/tsan.c" >&2
+        return 1
+    fi
+    printf '%s\n' "$found"
 }
 
 # The harness is in tests/fuzz, where cargo-fuzz finds it too; here seeds make the bytes.
