@@ -24,3 +24,5 @@ mod support_alloc;
 mod task;
 mod tcp;
 mod threads;
+mod time;
+mod words;
