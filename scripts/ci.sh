@@ -82,15 +82,17 @@ TSAN_IT=(runtime:: task:: words:: foreign_loop:: scorecard_core::waker_ends scor
 # std is not instrumented here, so its locks and counts are explained (scripts/tsan.c) rather than
 # suppressed. What a forked child does is left out: the sanitizer may hang in one that goes on.
 step_tsan() {
-    local here=$PWD dir="$TARGET_DIR/tsan" std lock wait
+    local here=$PWD dir="$TARGET_DIR/tsan" std lock wait timed
     std=$(rustc --print sysroot)/lib/rustlib/$HOST/lib
     lock=$(std_symbol "$std" 'sync5mutex5futex.*Mutex14lock_contended$')
     wait=$(std_symbol "$std" 'sync7condvar5futex.*Condvar4wait$')
+    timed=$(std_symbol "$std" 'sync7condvar5futex.*Condvar12wait_timeout$')
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd)
-    run cc -O2 -c -DLOCK_CONTENDED="$lock" -DCONDVAR_WAIT="$wait" -o "$dir/std.o" scripts/tsan.c
+    run cc -O2 -c -DLOCK_CONTENDED="$lock" -DCONDVAR_WAIT="$wait" \
+        -DCONDVAR_WAIT_TIMEOUT="$timed" -o "$dir/std.o" scripts/tsan.c
     local flags="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer -Clink-arg=$dir/std.o" name
-    for name in __tsan_atomic64_fetch_sub "$lock" "$wait"; do
+    for name in __tsan_atomic64_fetch_sub "$lock" "$wait" "$timed"; do
         flags+=" -Clink-arg=-Wl,--wrap=$name"
     done
     local tsan=(env RUSTC_BOOTSTRAP=1 RUSTFLAGS="$flags" CARGO_TARGET_DIR="$dir"

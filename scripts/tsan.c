@@ -44,3 +44,14 @@ void JOIN(__wrap_, CONDVAR_WAIT)(void *condvar, void *mutex) {
     JOIN(__real_, CONDVAR_WAIT)(condvar, mutex);
     __tsan_acquire(mutex);
 }
+
+/* `Condvar::wait_timeout`, likewise. A `Duration` is passed as its two numbers. */
+_Bool JOIN(__real_, CONDVAR_WAIT_TIMEOUT)(void *, void *, unsigned long, unsigned);
+
+_Bool JOIN(__wrap_, CONDVAR_WAIT_TIMEOUT)(void *condvar, void *mutex, unsigned long seconds,
+                                          unsigned nanoseconds) {
+    __tsan_release(mutex);
+    _Bool woken = JOIN(__real_, CONDVAR_WAIT_TIMEOUT)(condvar, mutex, seconds, nanoseconds);
+    __tsan_acquire(mutex);
+    return woken;
+}
