@@ -10,6 +10,9 @@ use std::time::Duration;
 use quoit::net::TcpListener;
 use quoit::runtime::{Runtime, Turn};
 
+/// Longer than a lap takes on a slow machine, so that the loop has to sleep.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Waits in a loop of the test's own, as a foreign one would, until `done`.
 fn turn_until(runtime: &Runtime, done: impl Fn() -> bool) -> usize {
     let mut sleeps = 0;
@@ -34,14 +37,14 @@ fn a_foreign_loop_turns_a_runtime_and_sleeps_on_its_descriptor() {
         let address = listener.local_addr().unwrap();
         let other = thread::spawn(move || {
             let mut stream = std::net::TcpStream::connect(address).unwrap();
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(PAUSE);
             stream.write_all(b"from outside").unwrap();
         });
         let (stream, _) = listener.accept().await.unwrap();
         let chunk = stream.recv().await.unwrap().unwrap();
         other.join().unwrap();
         assert_eq!(&*chunk, b"from outside");
-        quoit::time::sleep(Duration::from_millis(5)).await;
+        quoit::time::sleep(PAUSE).await;
     });
     let sleeps = turn_until(&runtime, || runtime.is_finished(&server));
     assert!((2..100).contains(&sleeps), "it slept {sleeps} times");

@@ -16,6 +16,7 @@ use quoit::runtime::{Runtime, Stats};
 use quoit::time::sleep;
 
 use crate::quarantine;
+use crate::support::patient;
 
 /// How long anything here may take before it counts as hung.
 fn patience() -> Duration {
@@ -28,8 +29,9 @@ pub(crate) fn run<T>(main: impl Future<Output = T>) -> T {
     quoit::runtime::run(within(patience(), main)).expect("a runtime starts")
 }
 
-/// Awaits `future`, and panics when it takes longer than `patience`.
+/// Awaits `future`, and panics when it takes longer than `patience`, as [`patient`] stretches it.
 pub(crate) async fn within<T>(patience: Duration, future: impl Future<Output = T>) -> T {
+    let patience = patient(patience);
     let (mut future, mut late) = (pin!(future), pin!(sleep(patience)));
     poll_fn(|context| {
         if let Poll::Ready(output) = future.as_mut().poll(context) {
@@ -193,7 +195,7 @@ pub(crate) fn poll_once<F: Future + ?Sized>(
 pub(crate) async fn until(mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it does not come");
+        assert!(start.elapsed() < patient(Duration::from_secs(20)), "it does not come");
         sleep(Duration::from_micros(50)).await;
     }
 }
@@ -265,6 +267,12 @@ pub(crate) fn set_descriptor_limit(soft: u64) {
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
 }
 
+/// Has memory become resident in pages of 4 KiB, as some systems do anyway, and none of 2 MiB.
+pub(crate) fn without_huge_pages() {
+    // SAFETY: the call takes no pointers.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) }, 0);
+}
+
 /// Resident memory of the process in bytes.
 pub(crate) fn resident() -> usize {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -281,7 +289,7 @@ pub(crate) fn ledger<T>(main: impl AsyncFnOnce() -> T) -> T {
     let open = descriptors();
     let output = runtime.block_on(within(patience(), main()));
     let end = Instant::now();
-    while !is_quiet(&runtime.stats()) && end.elapsed() < Duration::from_secs(1) {
+    while !is_quiet(&runtime.stats()) && end.elapsed() < patient(Duration::from_secs(1)) {
         runtime.block_on(sleep(Duration::from_millis(1)));
     }
     let stats = runtime.stats();

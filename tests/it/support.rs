@@ -34,7 +34,17 @@ fn scale() -> f64 {
 fn limit() -> Duration {
     // Full sizes take minutes.
     let patience = if std::env::var_os("QUOIT_SCALE").is_some() { 20.0 } else { 1.0 };
-    LIMIT.mul_f64(scale().max(1.0) * patience)
+    patient(LIMIT.mul_f64(scale().max(1.0) * patience))
+}
+
+/// `time`, stretched by the environment's `QUOIT_PATIENCE`: for all that ends a wait for something
+/// that should have come long ago, and asserts no speed. An emulated machine is ten times slower.
+pub(crate) fn patient(time: Duration) -> Duration {
+    static FACTOR: OnceLock<f64> = OnceLock::new();
+    time.mul_f64(*FACTOR.get_or_init(|| {
+        let factor = std::env::var("QUOIT_PATIENCE").ok();
+        factor.map_or(1.0, |text| text.parse().expect("QUOIT_PATIENCE is a number"))
+    }))
 }
 
 /// What cannot run on the invented kernel, and why: tests, or whole files of tests (`fs::`).
@@ -71,7 +81,7 @@ pub(crate) fn on_every_driver<F: Future<Output = ()>, B: Fn() -> F>(body: B) {
         let watch = Watch::over(format!("on {name}"));
         let mut runtime = builder.build().unwrap();
         runtime.block_on(body());
-        assert_eq!(runtime.shutdown(Duration::from_secs(10)), 0, "on {name}");
+        assert_eq!(runtime.shutdown(patient(Duration::from_secs(10))), 0, "on {name}");
         assert_eq!(runtime.stats().stray, 0, "on {name}");
         watch.ends();
     }
@@ -409,7 +419,7 @@ pub(crate) fn ledger<T>(builder: Builder, body: impl AsyncFnOnce() -> T) -> T {
     let mut runtime = builder.build().unwrap();
     let output = runtime.block_on(body());
     settle(&runtime);
-    assert_eq!(runtime.shutdown(Duration::from_secs(10)), 0);
+    assert_eq!(runtime.shutdown(patient(Duration::from_secs(10))), 0);
     assert_settled(&runtime.stats());
     drop(runtime);
     ledger.close();
@@ -419,7 +429,7 @@ pub(crate) fn ledger<T>(builder: Builder, body: impl AsyncFnOnce() -> T) -> T {
 /// Lets a runtime run until nothing is left on it, and fails if something stays.
 pub(crate) fn settle(runtime: &Runtime) {
     let start = Instant::now();
-    while !is_settled(&runtime.stats()) && start.elapsed() < Duration::from_secs(5) {
+    while !is_settled(&runtime.stats()) && start.elapsed() < patient(Duration::from_secs(5)) {
         runtime.block_on(quoit::time::sleep(Duration::from_millis(1)));
     }
     assert_settled(&runtime.stats());

@@ -10,7 +10,7 @@ use quoit::runtime::{self, Builder};
 use quoit::time::sleep;
 
 use super::assert_fruitful;
-use crate::loopback::{listen, resident, scaled, set_descriptor_limit};
+use crate::loopback::{listen, resident, scaled, set_descriptor_limit, without_huge_pages};
 use crate::support::{IDLE_CONNECTION_BYTES, Watch, is_instrumented, isolated, ledger, traits};
 use crate::support_alloc::live_bytes;
 
@@ -70,6 +70,8 @@ fn s18_idle_connections_cost_next_to_nothing() {
     }
     isolated(|| {
         set_descriptor_limit(20_000);
+        // The first page of a mapping with room for thousands would be 500 bytes a connection.
+        without_huge_pages();
         let watch = Watch::over("with idle connections");
         let (count, pause) = (scaled(10_000, 4_000), scaled(10, 3) as u32);
         ledger(Builder::new(), async || {

@@ -10,7 +10,7 @@ use quoit::time::sleep;
 use super::refusals::load;
 use super::{assert_fruitful, percentile};
 use crate::loopback::scaled;
-use crate::support::{Watch, isolated, ledger};
+use crate::support::{Watch, isolated, ledger, patient};
 
 extern "C" fn ignore(_: i32) {}
 
@@ -92,7 +92,7 @@ async fn work(duration: Duration) -> Duration {
 #[test]
 fn s14_a_storm_of_signals_is_not_seen_and_fires_no_timer_early() {
     isolated(|| {
-        let duration = Duration::from_millis(scaled(15_000, 700) as u64);
+        let duration = patient(Duration::from_millis(scaled(15_000, 700) as u64));
         interrupt_by(libc::SIGALRM);
         interrupt_by(libc::SIGPROF);
         for deadline_in_wait in [false, true] {

@@ -11,7 +11,7 @@ use quoit::runtime::{self, Builder};
 
 use super::{assert_fruitful, percentile};
 use crate::loopback::{Random, scaled};
-use crate::support::{Watch, isolated, ledger};
+use crate::support::{Watch, isolated, ledger, patient};
 
 /// A wake that has not been seen after this time is lost.
 const LOST: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ impl Scene {
     fn is_seen(&self, number: usize, ticket: u64) -> bool {
         let start = Instant::now();
         while self.places[number].seen.load(Ordering::Acquire) < ticket {
-            if start.elapsed() > LOST {
+            if start.elapsed() > patient(LOST) {
                 return false;
             }
             thread::yield_now();
@@ -189,7 +189,7 @@ fn s15_a_wake_does_not_wait_for_a_core_that_stalls() {
                 let times: Vec<_> = (0..10_000).map(&mut wake).collect();
                 (times, is_stalled.load(Ordering::Acquire))
             });
-            thread::sleep(Duration::from_millis(scaled(1000, 300) as u64));
+            thread::sleep(patient(Duration::from_millis(scaled(1000, 300) as u64)));
             stalled.store(false, Ordering::Release);
             let (mut times, still_stalled) = hammer.join().unwrap();
             assert!(still_stalled, "the wakes waited for the core");
