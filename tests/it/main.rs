@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bind_errors;
+mod caps;
 #[path = "../fuzz/cqe.rs"]
 mod cqe;
 mod doctor;

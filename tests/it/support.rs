@@ -167,6 +167,11 @@ fn masks() -> &'static [&'static str] {
     if std::env::var_os("QUOIT_CAPS").is_some() { &[] } else { &MASKS }
 }
 
+/// Whether the environment takes capabilities away.
+pub(crate) fn is_masked() -> bool {
+    std::env::var_os("QUOIT_CAPS").is_some_and(|mask| mask != "none")
+}
+
 /// A builder for each mask, and one for all that is there.
 pub(crate) fn under(masks: &[&'static str]) -> Vec<(&'static str, Builder)> {
     let mut builders = vec![("everything", Builder::new())];
