@@ -66,6 +66,18 @@ fn is_simulated<F>() -> bool {
     })
 }
 
+/// The kernel that runs, `(6, 12)`.
+pub(crate) fn kernel() -> (u32, u32) {
+    version(&fs::read_to_string("/proc/sys/kernel/osrelease").unwrap())
+}
+
+/// `6.12.94-amd64` is `(6, 12)`.
+pub(crate) fn version(text: &str) -> (u32, u32) {
+    let mut numbers = text.split(|other: char| !other.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|digits| digits.parse().ok());
+    (next().expect("a major number"), next().expect("a minor number"))
+}
+
 /// Runs `body` on every kernel, and in every manner in which one can be used.
 ///
 /// The first failure names where it happened. What hangs ends the process.
