@@ -5,6 +5,7 @@
 //! kernel leaves over (it runs about twenty pieces of work a call) the next lap's enter runs; a
 //! loop on `SQ_TASKRUN` would hang, because an empty enter does not clear that flag.
 
+mod bell;
 mod enter;
 mod fixed;
 mod padded;
@@ -28,6 +29,7 @@ use super::pad::steps::Steps;
 use super::{Call, Counters, Cqe, Driver, RESERVED, Register, Sqe, Unparker, Wait, call};
 use crate::sys::atomic::Arc;
 use crate::sys::{clock, fork};
+use bell::Bell;
 use enter::Outcome;
 pub(crate) use setup::{Refused, is_about_io_uring};
 pub(crate) use usable::is_usable;
@@ -62,8 +64,8 @@ pub(crate) struct Uring {
     kick: Arc<EventFd>,
     unparker: Unparker,
     kick_is_watched: bool,
-    /// Rung by the kernel when there is something to reap, once a foreign loop has asked for it.
-    bell: OnceCell<EventFd>,
+    /// There once a foreign loop has asked for it.
+    bell: OnceCell<Bell>,
     quiet_laps: u32,
     work_may_be_left: bool,
     backoff: Duration,
@@ -331,15 +333,16 @@ unsafe impl Driver for Uring {
     }
 
     fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        // The ring's own descriptor would not do: a sleep on it is not ended by deferred work.
         if self.bell.get().is_none() {
-            let bell = EventFd::new().ok()?;
-            self.ring.submitter().register_eventfd(bell.as_raw_fd()).ok()?;
+            // 5.18 brought both; deferred work came later, so that an older kernel has none.
+            let is_old = !self.caps.has(Cap::SubmitAll) && !self.caps.has(Cap::DeferTaskrun);
+            let bell = if is_old { Bell::beside } else { Bell::registered };
+            let bell = bell(&self.ring).ok()?;
             // What came before the bell was there has not rung it.
             bell.ring();
             let _ = self.bell.set(bell);
         }
-        self.bell.get().map(|bell| bell.as_fd())
+        self.bell.get().map(AsFd::as_fd)
     }
 
     fn name(&self) -> &'static str {

@@ -1,0 +1,69 @@
+//! What a foreign loop sleeps on while it is not the driver that sleeps.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use io_uring::IoUring;
+
+use crate::driver::eventfd::EventFd;
+
+/// Readable when there is something to reap, or when it was rung.
+pub(super) struct Bell {
+    event: EventFd,
+    /// An epoll over the event and the ring, where the kernel does not ring the event.
+    either: Option<OwnedFd>,
+}
+
+impl Bell {
+    /// A bell that the kernel rings with each answer, deferred work included.
+    ///
+    /// Before 5.18 this waits until nothing is in flight, for ever if need be.
+    pub(super) fn registered(ring: &IoUring) -> io::Result<Self> {
+        let event = EventFd::new()?;
+        ring.submitter().register_eventfd(event.as_raw_fd())?;
+        Ok(Bell { event, either: None })
+    }
+
+    /// A bell beside the ring's own descriptor. A sleep on that is not ended by deferred work.
+    pub(super) fn beside(ring: &IoUring) -> io::Result<Self> {
+        let event = EventFd::new()?;
+        let either = epoll_over([event.as_raw_fd(), ring.as_raw_fd()])?;
+        Ok(Bell { event, either: Some(either) })
+    }
+
+    pub(super) fn ring(&self) {
+        self.event.ring();
+    }
+
+    pub(super) fn silence(&self) {
+        self.event.silence();
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.either {
+            Some(either) => either.as_fd(),
+            None => self.event.as_fd(),
+        }
+    }
+}
+
+/// An epoll that is readable while one of `fds` is.
+fn epoll_over(fds: [i32; 2]) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes no pointers.
+    let raw = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call above has just opened the number, and nobody else has it.
+    let epoll = unsafe { OwnedFd::from_raw_fd(raw) };
+    for fd in fds {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+        // SAFETY: `event` lives until the call returns.
+        if unsafe { libc::epoll_ctl(raw, libc::EPOLL_CTL_ADD, fd, &raw mut event) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(epoll)
+}
