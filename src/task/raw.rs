@@ -48,6 +48,8 @@ pub(super) const AWAITED: u8 = 4;
 pub(super) const ABORTED: u8 = 8;
 /// The header counts among the holders of its `Remote`.
 const HOLDS_REMOTE: u8 = 16;
+/// What `joiner` holds is a waker's address, not a name.
+const JOINED_BY_A_WAKER: u8 = 32;
 
 /// What is in a task's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +83,8 @@ pub(super) struct Header {
     remote: NonNull<Remote>,
     /// The next in the run queue.
     pub(super) next: Cell<Option<NonNull<Header>>>,
-    joiner: Cell<Joiner>,
+    /// A `Joiner` in eight bytes: a name, or the address of a waker, as the flags say.
+    joiner: Cell<u64>,
     pub(super) key: Cell<u32>,
     /// Another thread has put the node into the inbox.
     called: AtomicBool,
@@ -90,22 +93,21 @@ pub(super) struct Header {
     life: Life,
 }
 
-const _: () = assert!(size_of::<Header>() <= 64 || cfg!(loom));
+const _: () = assert!(size_of::<Header>() <= 56 || cfg!(loom));
 
 /// Who is told when a task has ended.
 pub(super) enum Joiner {
     /// A task of the same core, by its name: there is no count to keep, and nothing to drop.
     Task(TaskId),
-    Somebody(Waker),
+    /// Anybody else. In a box: it is rare, and its size would be that of all.
+    Somebody(Box<Waker>),
 }
 
 impl Joiner {
-    pub(super) const NOBODY: Joiner = Joiner::Task(TaskId::NONE);
-
     /// Drops what is a user's.
     pub(super) fn discard(self) {
         if let Joiner::Somebody(waker) = self {
-            guard::discard(Some(waker));
+            guard::discard(Some(*waker));
         }
     }
 }
@@ -137,9 +139,46 @@ impl Header {
         self.flags.set(self.flags.get() & !flag);
     }
 
-    /// Returns what is displaced, which may be a user's.
-    pub(super) fn set_joiner(&self, joiner: Joiner) -> Joiner {
-        self.joiner.replace(joiner)
+    /// Whether it is this waker that is kept: to keep it once more would take memory.
+    pub(super) fn is_joined_by(&self, waker: &Waker) -> bool {
+        if !self.has(JOINED_BY_A_WAKER) {
+            return false;
+        }
+        let held = std::ptr::with_exposed_provenance::<Waker>(self.joiner.get() as usize);
+        // SAFETY: the flag says that this is the address of a box, which is the header's.
+        unsafe { (*held).will_wake(waker) }
+    }
+
+    /// Has `joiner` told when the task has ended, in the place of whoever was.
+    #[inline]
+    pub(super) fn set_joiner(&self, joiner: Joiner) {
+        if self.has(JOINED_BY_A_WAKER) {
+            self.take_waker().discard();
+        }
+        match joiner {
+            Joiner::Task(id) => self.joiner.set(id.bits()),
+            Joiner::Somebody(waker) => {
+                self.joiner.set(Box::into_raw(waker).expose_provenance() as u64);
+                self.set(JOINED_BY_A_WAKER);
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn take_joiner(&self) -> Joiner {
+        if self.has(JOINED_BY_A_WAKER) {
+            return self.take_waker();
+        }
+        Joiner::Task(TaskId::of_bits(self.joiner.replace(TaskId::NONE.bits())))
+    }
+
+    #[cold]
+    fn take_waker(&self) -> Joiner {
+        self.unset(JOINED_BY_A_WAKER);
+        let held = self.joiner.replace(TaskId::NONE.bits());
+        let waker = std::ptr::with_exposed_provenance_mut(held as usize);
+        // SAFETY: the flag said that this is the address of a box, and now that it is not.
+        Joiner::Somebody(unsafe { Box::from_raw(waker) })
     }
 
     fn vtable(&self) -> &'static Vtable {
@@ -172,7 +211,7 @@ pub(super) fn new<F: Future>(
             refs: AtomicUsize::new(1),
             remote,
             next: Cell::new(None),
-            joiner: Cell::new(Joiner::NOBODY),
+            joiner: Cell::new(TaskId::NONE.bits()),
             key: Cell::new(u32::MAX),
             called: AtomicBool::new(false),
             flags: Cell::new(flags),
@@ -353,7 +392,7 @@ pub(super) unsafe fn release(header: NonNull<Header>, blocks: &Blocks) {
         let panic = unsafe { (task.vtable().clear)(header) };
         panic.into_iter().for_each(note);
     }
-    task.set_joiner(Joiner::NOBODY).discard();
+    task.take_joiner().discard();
     // Acquire: what other threads did with their references is over.
     if task.refs.load(Ordering::Acquire) == 1 {
         task.life.ends();

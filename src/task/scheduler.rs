@@ -276,7 +276,7 @@ impl Scheduler {
         let task = unsafe { header.as_ref() };
         task.set(DONE);
         if task.has(AWAITED) {
-            self.tell(task.set_joiner(Joiner::NOBODY));
+            self.tell(task.take_joiner());
         } else {
             self.forget(header);
         }
@@ -290,7 +290,7 @@ impl Scheduler {
                     self.schedule(header);
                 }
             }
-            Joiner::Somebody(waker) => guard::wake(waker),
+            Joiner::Somebody(waker) => guard::wake(*waker),
         }
     }
 
@@ -303,7 +303,7 @@ impl Scheduler {
             // SAFETY: a look.
             unsafe { self.table(|tasks| tasks.name(key, header)) }
         });
-        name.map_or_else(|| Joiner::Somebody(waker.clone()), Joiner::Task)
+        name.map_or_else(|| Joiner::Somebody(Box::new(waker.clone())), Joiner::Task)
     }
 
     /// Removes a task that has ended from the table, and releases it unless the queue will.
@@ -341,8 +341,10 @@ impl Scheduler {
         // SAFETY: the scheduler's reference.
         let task = unsafe { header.as_ref() };
         if !task.has(DONE) {
-            let joiner = self.joiner(context.waker());
-            task.set_joiner(joiner).discard();
+            if !task.is_joined_by(context.waker()) {
+                let joiner = self.joiner(context.waker());
+                task.set_joiner(joiner);
+            }
             return Poll::Pending;
         }
         // SAFETY: the caller names the type.
@@ -377,7 +379,7 @@ impl Scheduler {
         // SAFETY: the scheduler's reference.
         let task = unsafe { header.as_ref() };
         task.unset(AWAITED);
-        let joiner = task.set_joiner(Joiner::NOBODY);
+        let joiner = task.take_joiner();
         if task.has(DONE) {
             self.forget(header);
         }
@@ -410,7 +412,7 @@ impl Scheduler {
         if !task.has(DONE) {
             raw::abort(header);
             task.set(DONE);
-            self.tell(task.set_joiner(Joiner::NOBODY));
+            self.tell(task.take_joiner());
         }
     }
 

@@ -14,6 +14,16 @@ pub(crate) struct TaskId {
 impl TaskId {
     /// No task: a table has fewer places.
     pub(super) const NONE: TaskId = TaskId { key: NOWHERE, life: 0 };
+
+    #[inline]
+    pub(super) const fn bits(self) -> u64 {
+        (self.life as u64) << 32 | self.key as u64
+    }
+
+    #[inline]
+    pub(super) const fn of_bits(bits: u64) -> TaskId {
+        TaskId { key: bits as u32, life: (bits >> 32) as u32 }
+    }
 }
 
 const NOWHERE: u32 = u32::MAX;
