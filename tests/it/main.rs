@@ -13,6 +13,7 @@ mod kernel_choice;
 mod listener;
 mod loopback;
 mod lost;
+mod numbers;
 mod outside;
 mod quarantine;
 mod runtime;
