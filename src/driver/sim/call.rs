@@ -230,7 +230,12 @@ fn set_option(socket: &mut Socket, level: i32, name: i32, value: &[u8]) -> Answe
             return Err(libc::EINVAL);
         }
         // The real kernel keeps its own records there as well.
-        (libc::SOL_SOCKET, libc::SO_SNDBUF | libc::SO_RCVBUF) => first = first.saturating_mul(2),
+        (libc::SOL_SOCKET, libc::SO_SNDBUF | libc::SO_RCVBUF) => {
+            if name == libc::SO_SNDBUF {
+                socket.room = first.max(1) as usize;
+            }
+            first = first.saturating_mul(2);
+        }
         _ => {}
     }
     socket.options.insert((level, name), first);

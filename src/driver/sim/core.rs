@@ -16,6 +16,9 @@ pub(super) struct Request {
     pub(super) object: Option<u64>,
     /// What its memory held then, if the kernel reads it.
     pub(super) fingerprint: u64,
+    /// How many its core had pushed by then. Of a cancel: the number of the request that it names,
+    /// or 0 when that has been answered.
+    pub(super) number: u64,
     /// Bytes that were sent of it so far.
     pub(super) done: usize,
     /// When it is looked at next.

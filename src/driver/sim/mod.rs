@@ -72,7 +72,9 @@ unsafe impl Driver for Simulated {
             false => None,
         };
         let fingerprint = perform::fingerprint(&fields);
-        let request = Request { fields, object, fingerprint, done: 0, attempt: None, deadline: 0 };
+        let number = world.number_of(self.core, &fields);
+        let (done, attempt, deadline) = (0, None, 0);
+        let request = Request { fields, object, fingerprint, number, done, attempt, deadline };
         world.push(self.core, request);
     }
 

@@ -76,7 +76,7 @@ pub(super) struct Socket {
     /// What was sent to an end that is no more.
     into_the_void: usize,
     /// How many bytes may be on the way and unread.
-    room: usize,
+    pub(super) room: usize,
     inbox: VecDeque<u8>,
     /// The other end has sent all, and what that was.
     end: Option<Flow>,

@@ -279,7 +279,9 @@ impl World {
         };
         let mut count = room.min(left);
         if count > 1 && self.chaos.strikes(Knob::ShortWrite) {
-            count = self.chaos.how(Knob::ShortWrite).between(1, count as u64 - 1) as usize;
+            let how = self.chaos.how(Knob::ShortWrite);
+            // One byte is the smallest step that a loop can make.
+            count = if how.chance(0.2) { 1 } else { how.between(1, count as u64 - 1) as usize };
         }
         if count > 0 {
             self.transmit(id, memory::gather(&regions, request.done, count));
@@ -385,6 +387,10 @@ impl World {
             other.fields.user_data == request.fields.addr && other.is_operation()
         });
         let Some((&target, &found)) = target else { return failed(libc::ENOENT) };
+        if found.number != request.number {
+            let name = name(found.fields.opcode).unwrap_or("request");
+            self.violation(format!("I4: a cancel met a {name} that it was not pushed for"));
+        }
         if !self.chaos.strikes(Knob::LateCancel) {
             self.end_cancelled(core, target, &found);
             return Last(0, 0);

@@ -9,7 +9,7 @@ use super::faults::{Chaos, Faults, Knob};
 use super::net::Socket;
 use super::opcodes;
 use super::random::{Random, mix};
-use crate::driver::{Cqe, Wait};
+use crate::driver::{Cqe, Fields, Wait};
 
 /// The clock starts a while after zero, and jumps no further than this.
 const START: u64 = 1_000_000_000;
@@ -215,6 +215,17 @@ impl World {
     }
 
     // ---- The boundary ----
+
+    /// The number of a request that is about to be pushed; of a cancel, that of its target.
+    pub(super) fn number_of(&self, core: usize, fields: &Fields) -> u64 {
+        let core = &self.cores[core];
+        if fields.opcode != opcodes::CANCEL {
+            return core.ledger.pushed + 1;
+        }
+        let mut there = core.queue.iter().chain(core.pending.values());
+        let target = there.find(|it| it.fields.user_data == fields.addr && it.is_operation());
+        target.map_or(0, |target| target.number)
+    }
 
     pub(super) fn push(&mut self, core: usize, request: Request) {
         let fields = &request.fields;
