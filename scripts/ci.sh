@@ -23,6 +23,7 @@ STEPS=(
     "fuzz          answers that lie, from bytes, under AddressSanitizer"
     "refused       what must not compile, with the compiler's reasons"
     "loom          every interleaving of what another thread can reach"
+    "canaries      the simulator finds each bug that is planted, and none without one"
     "peers         the benchmark programs of other runtimes still compile"
 )
 
@@ -34,6 +35,7 @@ step_fmt() {
     if [[ -f benches/peers/Cargo.toml ]]; then
         run cargo fmt --check --manifest-path benches/peers/Cargo.toml
     fi
+    run cargo fmt --check --manifest-path fuzz/Cargo.toml
 }
 
 step_clippy() {
@@ -148,6 +150,13 @@ step_loom() {
         return 1
     fi
     run "${loom[@]}"
+}
+
+# The one that hides best is found within a hundred seeds.
+step_canaries() {
+    run env CARGO_TARGET_DIR="$TARGET_DIR/canaries" \
+        cargo clippy --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
+    run scripts/canaries.sh 1000
 }
 
 step_peers() {

@@ -370,7 +370,13 @@ impl Ring {
 
     fn trade(&self, wait: Wait) -> io::Result<usize> {
         let mut answers = self.answers.take();
+        #[cfg(canary = "free-on-enter-error")]
+        let refused = self.kernel.with(|driver| driver.counters().refused);
         let result = self.kernel.with(|driver| driver.enter(wait, &mut answers));
+        #[cfg(canary = "free-on-enter-error")]
+        if self.kernel.with(|driver| driver.counters().refused) > refused {
+            self.end_one_that_waits();
+        }
         let answered = answers.len();
         for cqe in answers.drain(..) {
             self.deliver(cqe);
@@ -379,13 +385,24 @@ impl Ring {
         result.map(|()| answered)
     }
 
+    /// The canary's bug: the kernel will still answer this operation.
+    #[cfg(canary = "free-on-enter-error")]
+    fn end_one_that_waits(&self) {
+        let waits = self.table.all().find(|(_, slot)| slot.state() == State::Waiting);
+        if let Some(id) = waits.map(|(id, _)| id) {
+            self.finish(id, Cqe::refusal(id.user_data(), libc::EAGAIN));
+        }
+    }
+
     /// Cancels and abandons what was left. Returns how many were abandoned: that may have woken
     /// somebody.
     fn do_chores(&self) -> usize {
         let mut abandoned = 0;
-        for _ in 0..CHORES_A_LAP {
+        for done in 0..CHORES_A_LAP {
             match self.table.pop_chore() {
                 None => break,
+                Some(Chore::Cancel(_))
+                    if cfg!(canary = "lost-cancel-on-a-full-queue") && done >= 8 => {}
                 Some(Chore::Cancel(id)) => {
                     self.push(opcode::AsyncCancel::new(id.user_data()).build().user_data(CANCEL));
                 }
@@ -565,7 +582,7 @@ impl Ring {
             }
         }
         let start = self.now();
-        let mut patient = !forked();
+        let mut patient = !forked() && !cfg!(canary = "ring-closed-before-drain");
         while self.table.live() > 0 && patient {
             let now = self.now();
             patient = tick(self.table.live(), Duration::from_nanos(now.saturating_sub(start)));

@@ -135,7 +135,7 @@ impl<'a, const N: usize, R: Default> Turn<'a, N, R> {
     fn leave_as(&self, number: Number) {
         let (called, waker) = self.with_line(|line| line.leave(number));
         guard::discard(waker);
-        if called {
+        if called && cfg!(not(canary = "turn-not-passed")) {
             self.release();
         }
     }

@@ -241,13 +241,17 @@ impl Scheduler {
             let task = unsafe { header.as_ref() };
             polled.set(task.key.get());
             let flags = task.flags.get() & !QUEUED;
+            #[cfg(not(canary = "wake-before-clear"))]
             task.flags.set(flags);
             if flags & (DONE | ABORTED) != 0 {
                 self.run_last(header);
                 continue;
             }
             self.running.set(Some(header));
-            if raw::run(header) {
+            let has_ended = raw::run(header);
+            #[cfg(canary = "wake-before-clear")]
+            task.unset(QUEUED);
+            if has_ended {
                 self.running.set(None);
                 self.complete(header);
             }

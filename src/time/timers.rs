@@ -146,6 +146,8 @@ impl Timers {
     /// Does what is due at `now`, and says how much that was.
     #[inline]
     pub(crate) fn fire(&self, now: u64) -> usize {
+        #[cfg(canary = "early-timer")]
+        let now = now + 1024;
         if self.next().is_none_or(|next| next > now) {
             self.fired_until.set(now);
             return 0;

@@ -1,5 +1,6 @@
 //! The simulator: the same seed gives the same world, and every fault is survived or reported.
 
+mod bytes;
 mod faults;
 mod standard;
 mod wild;

@@ -202,6 +202,11 @@ unsafe impl Op for AcceptMany {
             },
         }
     }
+
+    #[cfg(canary = "drop-cancelled-descriptor")]
+    fn abandon(self, cqe: Cqe) {
+        std::mem::forget(self.complete(cqe));
+    }
 }
 
 impl Multishot for AcceptMany {

@@ -14,18 +14,18 @@ use quoit::sim::{Faults, Sim};
 use quoit::task::yield_now;
 use quoit::time::{sleep, timeout};
 
-use crate::loopback::{Oracle, Random, pattern};
+use crate::numbers::{Oracle, Random, pattern};
 
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// What the server has counted, for the check that the program itself does what it should.
 #[derive(Default)]
-pub(super) struct Tally {
-    pub(super) exchanges: Cell<u32>,
-    pub(super) failures: Cell<u32>,
+pub(crate) struct Tally {
+    pub(crate) exchanges: Cell<u32>,
+    pub(crate) failures: Cell<u32>,
 }
 
-pub(super) fn program(seed: u64, faults: Faults, rounds: usize) -> (Sim, Rc<Tally>) {
+pub(crate) fn program(seed: u64, faults: Faults, rounds: usize) -> (Sim, Rc<Tally>) {
     let tally = Rc::new(Tally::default());
     let mut sim = Sim::new(seed)
         .host_with_cores("server", 2, async || serve().await)
@@ -102,6 +102,8 @@ async fn client(seed: u64, rounds: usize, tally: &Tally) {
     let mut random = Random::new(seed);
     let mut round = 0;
     while round < rounds {
+        // Nothing else would wake it if this wake, which comes during the poll, were lost.
+        yield_now().await;
         // Through a fault that lasts, the next attempt is made.
         match timeout(PATIENCE, exchange(&mut random)).await {
             Ok(Ok(())) => {

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::Shutdown;
+use std::panic::resume_unwind;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -19,19 +20,37 @@ use quoit::sim::{Faults, Sim};
 use quoit::task::{JoinHandle, yield_now};
 use quoit::time::{Instant, interval, sleep, timeout};
 
-use crate::loopback::Random;
+use crate::numbers::Random;
 
-/// Random numbers that all tasks of a core draw from.
+/// What all tasks of a core draw from: bytes that somebody chose, and then random numbers.
 #[derive(Clone)]
-struct Dice(Rc<RefCell<Random>>);
+struct Dice(Rc<RefCell<Source>>);
+
+struct Source {
+    chosen: std::vec::IntoIter<u8>,
+    random: Random,
+}
 
 impl Dice {
     fn new(seed: u64) -> Self {
-        Dice(Rc::new(RefCell::new(Random::new(seed))))
+        Dice::chosen(Vec::new(), seed)
+    }
+
+    fn chosen(bytes: Vec<u8>, seed: u64) -> Self {
+        let (chosen, random) = (bytes.into_iter(), Random::new(seed));
+        Dice(Rc::new(RefCell::new(Source { chosen, random })))
     }
 
     fn below(&self, end: usize) -> usize {
-        self.0.borrow_mut().below(end)
+        let source = &mut *self.0.borrow_mut();
+        match source.chosen.next() {
+            Some(low) if end <= 256 => usize::from(low) % end,
+            Some(low) => {
+                let high = source.chosen.next().unwrap_or(0);
+                usize::from(u16::from_le_bytes([low, high])) % end
+            }
+            None => source.random.below(end),
+        }
     }
 
     fn moment(&self) -> Duration {
@@ -41,9 +60,64 @@ impl Dice {
 
 type Handles = Rc<RefCell<Vec<Handle>>>;
 
-pub(super) fn program(seed: u64, faults: Faults, acts: usize) -> Sim {
+/// The program of a seed: each core draws numbers of its own.
+pub(crate) fn program(seed: u64, faults: Faults, acts: usize) -> Sim {
+    make(seed, faults, acts, Dice::new)
+}
+
+/// The program that bytes choose, and what happens to it: they are the seed (8 bytes), how often each
+/// fault strikes (1 byte each), the number of acts, and then every choice that the program makes.
+pub(crate) fn of_bytes(bytes: &[u8]) -> Sim {
+    let (seed, rest) = bytes.split_at(bytes.len().min(8));
+    let mut number = [0; 8];
+    number[..seed.len()].copy_from_slice(seed);
+    // Seeds of hosts that start anew are made by shifting it.
+    let seed = u64::from_le_bytes(number) >> 21;
+    let (levels, rest) = rest.split_at(rest.len().min(KNOBS.len()));
+    let turned = KNOBS.iter().zip(levels).filter(|(_, level)| **level >= 128);
+    let faults = turned.fold(Faults::none(), |faults, (&(knob, usual), &level)| {
+        knob(faults, (usual * f64::from(level % 16) / 2.0).min(1.0))
+    });
+    let (&acts, choices) = rest.split_first().unwrap_or((&0, &[]));
+    let dice = Dice::chosen(choices.to_vec(), seed);
+    make(seed, faults, 1 + usize::from(acts) % 30, move |_| dice.clone())
+}
+
+/// A knob, and how often it strikes among all of them.
+type Turned = (fn(Faults, f64) -> Faults, f64);
+
+const KNOBS: [Turned; 24] = [
+    (Faults::partial_submits, 0.3),
+    (Faults::refused_enters, 0.03),
+    (Faults::small_queues, 0.5),
+    (Faults::ended_multishots, 0.03),
+    (Faults::late_cancels, 0.5),
+    (Faults::interrupts, 0.02),
+    (Faults::shuffle, 0.5),
+    (Faults::spurious_wakes, 0.05),
+    (Faults::scribble, 0.2),
+    (Faults::delays, 0.1),
+    (Faults::short_reads, 0.2),
+    (Faults::short_writes, 0.2),
+    (Faults::slow_network, 0.02),
+    (Faults::partition, 0.005),
+    (Faults::resets, 0.003),
+    (Faults::vanishing_peers, 0.001),
+    (Faults::refused_connects, 0.05),
+    (Faults::no_buffers, 0.02),
+    (Faults::no_memory, 0.01),
+    (Faults::no_descriptors, 0.02),
+    (Faults::disk_errors, 0.01),
+    (Faults::full_disk, 0.01),
+    (Faults::clock_jumps, 0.0005),
+    (Faults::crashes, 0.0005),
+];
+
+fn make(seed: u64, faults: Faults, acts: usize, dice: impl Fn(u64) -> Dice + 'static) -> Sim {
+    let dice = Rc::new(dice);
     let handles = Handles::default();
     let starts = Rc::new(Cell::new(seed << 20));
+    let of_host = dice.clone();
     let limit = [2, 5, 1_000][seed as usize % 3];
     let mut sim = Sim::new(seed)
         .faults(faults)
@@ -51,7 +125,7 @@ pub(super) fn program(seed: u64, faults: Faults, acts: usize) -> Sim {
         .builder(Builder::new().max_live_ops(limit))
         .host_with_cores("server", 2, async move |core: Core| {
             starts.set(starts.get() + 1);
-            let dice = Dice::new(starts.get());
+            let dice = of_host(starts.get());
             handles.borrow_mut().push(core.handle());
             let host = dice.clone();
             drop(quoit::spawn(async move { serve_for_ever(&host).await }));
@@ -60,17 +134,21 @@ pub(super) fn program(seed: u64, faults: Faults, acts: usize) -> Sim {
             }
         });
     for (number, name) in ["one", "two"].into_iter().enumerate() {
+        let dice = dice.clone();
         sim = sim.client(name, async move || {
-            let dice = Dice::new(seed * 2 + number as u64);
+            let dice = dice(seed * 2 + number as u64);
             let mut tasks = Vec::new();
             for _ in 0..acts {
                 let (dice, none) = (dice.clone(), Handles::default());
                 tasks.push(quoit::spawn(async move { act(&dice, &none).await }));
                 sleep(dice_moment(&tasks)).await;
+                yield_now().await;
             }
             for task in tasks {
-                if timeout(Duration::from_secs(2), task).await.is_err() {
-                    sleep(Duration::from_millis(1)).await;
+                match timeout(Duration::from_secs(2), task).await {
+                    Ok(Err(error)) => resume_unwind(error.try_into_panic().expect("a panic")),
+                    Ok(Ok(())) => {}
+                    Err(_) => sleep(Duration::from_millis(1)).await,
                 }
             }
         });
@@ -260,7 +338,13 @@ async fn tasks(dice: &Dice) {
 async fn timers(dice: &Dice) {
     let mut ticks = interval(dice.moment());
     let mut nap = pin!(sleep(dice.moment()));
-    let later = quoit::call_later(dice.moment(), || ());
+    let due = Instant::now() + dice.moment();
+    let called = Rc::new(Cell::new(due));
+    let note = called.clone();
+    let later = quoit::call_at(due, move || note.set(Instant::now()));
+    let (start, moment) = (Instant::now(), dice.moment());
+    sleep(moment).await;
+    assert!(start.elapsed() >= moment, "a sleep of {moment:?} took {:?}", start.elapsed());
     for _ in 0..dice.below(5) {
         let _ = glance(dice, ticks.tick()).await;
         let _ = glance(dice, nap.as_mut()).await;
@@ -271,6 +355,7 @@ async fn timers(dice: &Dice) {
     if dice.below(2) == 0 {
         later.cancel();
     }
+    assert!(called.get() >= due, "a callback was called before its time");
 }
 
 async fn send_away(dice: &Dice, handles: &Handles) {
