@@ -2,6 +2,7 @@
 
 mod bytes;
 mod faults;
+mod scorecard;
 mod standard;
 mod wild;
 
