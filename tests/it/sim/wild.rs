@@ -162,12 +162,14 @@ fn dice_moment(tasks: &[JoinHandle<()>]) -> Duration {
 
 /// Does one thing.
 async fn act(dice: &Dice, handles: &Handles) {
-    match dice.below(10) {
+    match dice.below(12) {
         0..=2 => serve_a_while(dice).await,
         3..=5 => drop(converse(dice).await),
         6 => drop(write_and_read(dice).await),
         7 => tasks(dice).await,
         8 => timers(dice).await,
+        9 => crowd(dice).await,
+        10 => line(dice).await,
         _ => send_away(dice, handles).await,
     }
     yield_now().await;
@@ -356,6 +358,46 @@ async fn timers(dice: &Dice) {
         later.cancel();
     }
     assert!(called.get() >= due, "a callback was called before its time");
+}
+
+/// Has many wait at once, and gives all of them up in one moment.
+async fn crowd(dice: &Dice) {
+    let mut tasks = Vec::new();
+    for _ in 0..dice.below(24) {
+        tasks.push(quoit::spawn(async {
+            let stream = TcpStream::connect("server:7002").await?;
+            stream.recv().await.map(drop)
+        }));
+    }
+    sleep(dice.moment()).await;
+    tasks.iter().for_each(JoinHandle::abort);
+}
+
+/// Has many take turns at one connection, and some leave the line in the lap in which they are called.
+/// The others are served: nobody who has left keeps the turn.
+async fn line(dice: &Dice) {
+    let connect = TcpStream::connect("server:7002");
+    let Some(Ok(stream)) = glance(dice, connect).await else { return };
+    let stream = Rc::new(stream);
+    let write = |byte| {
+        let stream = stream.clone();
+        quoit::spawn(async move { drop(stream.write_all(vec![byte]).await) })
+    };
+    let mut waiting: Vec<_> = (0..2 + dice.below(7) as u8).map(write).collect();
+    for _ in 0..dice.below(40) {
+        yield_now().await;
+        if dice.below(4) == 0 && !waiting.is_empty() {
+            waiting.swap_remove(dice.below(waiting.len())).abort();
+        }
+    }
+    // Not by the clock: it may jump.
+    for _ in 0..50 {
+        if waiting.iter().all(JoinHandle::is_finished) {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    panic!("a write waits for a turn that nobody has");
 }
 
 async fn send_away(dice: &Dice, handles: &Handles) {
