@@ -397,7 +397,10 @@ pub(super) unsafe fn release(header: NonNull<Header>, blocks: &Blocks) {
     if task.refs.load(Ordering::Acquire) == 1 {
         task.life.ends();
         // SAFETY: there is no waker left that could make another; the place is vacant.
-        unsafe { blocks.give(header.cast(), task.vtable().layout) };
+        unsafe {
+            let (block, layout) = end(header);
+            blocks.give(block, layout);
+        }
         return;
     }
     // A waker may outlive the runtime, so from now on the header holds the remote itself.
@@ -406,6 +409,19 @@ pub(super) unsafe fn release(header: NonNull<Header>, blocks: &Blocks) {
     unsafe { Arc::increment_strong_count(task.remote.as_ptr()) };
     // SAFETY: this is the scheduler's own reference.
     unsafe { drop_reference(header) };
+}
+
+/// What is left of a task: memory.
+///
+/// # Safety
+/// Nobody refers to the task any more, and its place is vacant.
+#[inline]
+unsafe fn end(header: NonNull<Header>) -> (NonNull<u8>, Layout) {
+    // SAFETY: the caller says that this is the last look at the header.
+    let layout = unsafe { header.as_ref() }.vtable().layout;
+    // SAFETY: as above. It has something to drop only in a model, which counts allocations.
+    unsafe { std::ptr::drop_in_place(header.as_ptr()) };
+    (header.cast(), layout)
 }
 
 /// # Safety
@@ -425,7 +441,10 @@ unsafe fn drop_reference(header: NonNull<Header>) {
     let remote = unsafe { Arc::from_raw(task.remote.as_ptr()) };
     task.life.ends();
     // SAFETY: that was the last reference, and the place is vacant since the release.
-    unsafe { give_back(header.cast(), task.vtable().layout) };
+    unsafe {
+        let (block, layout) = end(header);
+        give_back(block, layout);
+    }
     drop(remote);
 }
 

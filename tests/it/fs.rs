@@ -18,6 +18,7 @@ use quoit::fs::{File, OpenOptions};
 use quoit::runtime::{Builder, Runtime};
 use quoit::task::yield_now;
 
+use crate::loopback;
 use crate::support::{Ledger, assert_settled, isolated, ledger, on_every_driver, scaled, settle};
 
 /// A directory that is removed with all that is in it.
@@ -469,12 +470,12 @@ fn a_dropped_write_writes_nothing_else() {
 }
 
 #[test]
-fn an_open_that_ends_after_it_was_dropped_closes_its_file() {
+fn s04_an_open_that_ends_after_it_was_dropped_closes_its_file() {
     isolated(|| {
         ledger(Builder::new(), async || {
             let scratch = Scratch::new();
             let path = scratch.fifo("fifo");
-            for _ in 0..scaled(50) {
+            for _ in 0..loopback::scaled(10_000, 50) {
                 let mut opening = Box::pin(File::open(&path));
                 let still_open = future::poll_fn(|context| {
                     Poll::Ready(opening.as_mut().poll(context).is_pending())
@@ -500,19 +501,19 @@ fn an_open_that_ends_after_it_was_dropped_closes_its_file() {
 }
 
 #[test]
-fn an_open_that_never_ends_can_be_dropped() {
+fn s04_an_open_that_never_ends_can_be_dropped() {
     isolated(|| {
         ledger(Builder::new(), async || {
             let scratch = Scratch::new();
             let path = scratch.fifo("fifo");
-            for laps in 0..scaled(30) {
+            for round in 0..loopback::scaled(10_000, 30) {
                 let mut opening = pin!(File::open(&path));
                 future::poll_fn(|context| {
                     assert!(opening.as_mut().poll(context).is_pending());
                     Poll::Ready(())
                 })
                 .await;
-                for _ in 0..laps {
+                for _ in 0..round % 30 {
                     yield_now().await;
                 }
             }
