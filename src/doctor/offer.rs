@@ -2,32 +2,11 @@
 
 use std::fmt;
 
-use io_uring::opcode;
-
 use super::json::Json;
 use crate::driver::caps::Mask;
 use crate::driver::uring::{Sizes, Uring};
-use crate::driver::{Capability, Driver};
+use crate::driver::{Capability, Driver, opcodes};
 use crate::runtime::diagnose::why;
-
-/// The operations that Quoit asks for, each with the first kernel that has it.
-const OPERATIONS: [(u8, &str, &str); 15] = [
-    (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD", "5.1"),
-    (opcode::Readv::CODE, "IORING_OP_READV", "5.1"),
-    (opcode::Writev::CODE, "IORING_OP_WRITEV", "5.1"),
-    (opcode::Fsync::CODE, "IORING_OP_FSYNC", "5.1"),
-    (opcode::SendMsg::CODE, "IORING_OP_SENDMSG", "5.3"),
-    (opcode::Timeout::CODE, "IORING_OP_TIMEOUT", "5.4"),
-    (opcode::TimeoutRemove::CODE, "IORING_OP_TIMEOUT_REMOVE", "5.5"),
-    (opcode::Accept::CODE, "IORING_OP_ACCEPT", "5.5"),
-    (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL", "5.5"),
-    (opcode::Connect::CODE, "IORING_OP_CONNECT", "5.5"),
-    (opcode::OpenAt::CODE, "IORING_OP_OPENAT", "5.6"),
-    (opcode::Read::CODE, "IORING_OP_READ", "5.6"),
-    (opcode::Recv::CODE, "IORING_OP_RECV", "5.6"),
-    (opcode::Send::CODE, "IORING_OP_SEND", "5.6"),
-    (opcode::Write::CODE, "IORING_OP_WRITE", "5.6"),
-];
 
 /// What is lost without an operation: there is nothing in its place.
 const FAILS: &str = "what asks for it fails";
@@ -80,7 +59,7 @@ impl Rows {
             let present = ring.supports(code);
             Capability { name, since, present, without: FAILS }
         };
-        let operations = OPERATIONS.iter().map(row).collect();
+        let operations = opcodes::USED.iter().map(row).collect();
         Rows { capabilities: ring.caps().list(), operations }
     }
 }

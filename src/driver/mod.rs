@@ -21,6 +21,7 @@ pub(crate) mod caps;
 mod epoll;
 mod eventfd;
 pub(crate) mod kind;
+pub(crate) mod opcodes;
 pub(crate) mod pad;
 pub(crate) mod retired;
 pub(crate) mod sim;

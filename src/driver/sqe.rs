@@ -73,6 +73,34 @@ impl Fields {
     }
 }
 
+/// Bits in the fields of a request, by the kernel's names.
+pub(crate) mod flag {
+    /// `IOSQE_FIXED_FILE`, in `flags`.
+    pub(crate) const FIXED_FILE: u8 = 1;
+    /// `IOSQE_ASYNC`, in `flags`.
+    pub(crate) const ASYNC: u8 = 1 << 4;
+    /// `IOSQE_BUFFER_SELECT`, in `flags`.
+    pub(crate) const BUFFER_SELECT: u8 = 1 << 5;
+    /// `IORING_RECVSEND_POLL_FIRST`, in `ioprio`.
+    pub(crate) const POLL_FIRST: u16 = 1;
+    /// `IORING_RECV_MULTISHOT`, in `ioprio`.
+    pub(crate) const RECV_MULTISHOT: u16 = 1 << 1;
+    /// `IORING_ACCEPT_MULTISHOT`, in `ioprio`.
+    pub(crate) const ACCEPT_MULTISHOT: u16 = 1;
+    /// `IORING_ACCEPT_DONTWAIT`, in `ioprio`.
+    pub(crate) const ACCEPT_DONTWAIT: u16 = 1 << 1;
+    /// `IORING_POLL_ADD_MULTI`, in `len`.
+    pub(crate) const POLL_MULTI: u32 = 1;
+    /// `IORING_POLL_ADD_LEVEL`, in `len`.
+    pub(crate) const POLL_LEVEL: u32 = 1 << 3;
+    /// `IORING_TIMEOUT_ABS`, in `op_flags`.
+    pub(crate) const TIMEOUT_ABS: u32 = 1;
+    /// `IORING_TIMEOUT_UPDATE`, in `op_flags`.
+    pub(crate) const TIMEOUT_UPDATE: u32 = 1 << 1;
+    /// `IORING_TIMEOUT_ETIME_SUCCESS`, in `op_flags`, which only concerns links.
+    pub(crate) const TIMEOUT_ETIME_SUCCESS: u32 = 1 << 5;
+}
+
 /// An answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cqe {
@@ -88,8 +116,16 @@ pub struct Cqe {
 pub(crate) const FORKED: i32 = i32::MIN;
 
 impl Cqe {
-    pub(crate) const BUFFER: u32 = 1;
+    const BUFFER: u32 = 1;
+    const BUFFER_SHIFT: u32 = 16;
+    /// `IORING_CQE_F_MORE`
     pub(crate) const MORE: u32 = 2;
+
+    /// The flags that hand over a provided buffer.
+    #[inline]
+    pub(crate) fn picked(bid: u16) -> u32 {
+        Cqe::BUFFER | u32::from(bid) << Cqe::BUFFER_SHIFT
+    }
 
     /// The answer to a request that a driver refused.
     #[must_use]
@@ -108,7 +144,7 @@ impl Cqe {
     #[inline]
     #[must_use]
     pub fn buffer(&self) -> Option<u16> {
-        (self.flags & Cqe::BUFFER != 0).then_some((self.flags >> 16) as u16)
+        (self.flags & Cqe::BUFFER != 0).then_some((self.flags >> Cqe::BUFFER_SHIFT) as u16)
     }
 
     /// The result as Rust has it.

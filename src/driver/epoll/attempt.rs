@@ -5,7 +5,9 @@ use io_uring::opcode;
 use super::descriptors::{Descriptor, Side, fact};
 use super::file;
 use super::requests::{Asked, Request};
+use crate::driver::Cqe;
 use crate::driver::pad::provided::Provided;
+use crate::driver::sqe::flag;
 
 /// What a try has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,17 +28,6 @@ impl Attempt {
     }
 }
 
-/// `IORING_CQE_F_BUFFER`, beside which the buffer's number stands from bit 16 on.
-const BUFFER: u32 = 1;
-/// `IOSQE_BUFFER_SELECT`
-pub(super) const BUFFER_SELECT: u8 = 1 << 5;
-/// `IORING_RECV_MULTISHOT`
-pub(super) const RECV_MULTISHOT: u16 = 1 << 1;
-/// `IORING_ACCEPT_MULTISHOT`
-pub(super) const ACCEPT_MULTISHOT: u16 = 1;
-/// `IORING_ACCEPT_DONTWAIT`
-const ACCEPT_DONTWAIT: u16 = 1 << 1;
-
 /// The kernel moves no more bytes at a time (`MAX_RW_COUNT`), and no more fit into a result.
 pub(super) const MOST: usize = 0x7fff_f000;
 
@@ -51,7 +42,7 @@ pub(super) fn attempt(
     provided: &mut [Provided],
 ) -> Attempt {
     match request.asked.opcode {
-        opcode::Recv::CODE if request.asked.flags & BUFFER_SELECT != 0 => {
+        opcode::Recv::CODE if request.asked.flags & flag::BUFFER_SELECT != 0 => {
             receive_into_any(&request.asked, descriptor, provided)
         }
         opcode::Recv::CODE => receive(request, descriptor),
@@ -154,8 +145,8 @@ fn receive_into_any(
         Ok(0) => Attempt::Last(0, 0),
         Ok(received) => {
             group.pick();
-            let flags = BUFFER | u32::from(offer.bid) << 16;
-            if asked.ioprio & RECV_MULTISHOT != 0 {
+            let flags = Cqe::picked(offer.bid);
+            if asked.ioprio & flag::RECV_MULTISHOT != 0 {
                 return Attempt::More(received as i32, flags);
             }
             Attempt::Last(received as i32, flags)
@@ -244,11 +235,11 @@ fn accept(asked: &Asked, descriptor: &mut Descriptor) -> Attempt {
     let accepted =
         uninterrupted(|| unsafe { libc::accept4(asked.fd, address, len, flags) as isize });
     match accepted {
-        Ok(fd) if asked.ioprio & ACCEPT_MULTISHOT != 0 => Attempt::More(fd as i32, 0),
+        Ok(fd) if asked.ioprio & flag::ACCEPT_MULTISHOT != 0 => Attempt::More(fd as i32, 0),
         Ok(fd) => Attempt::Last(fd as i32, 0),
         Err(libc::EAGAIN) => {
             descriptor.must_wait(Side::Read);
-            let gives_up = asked.ioprio & ACCEPT_DONTWAIT != 0;
+            let gives_up = asked.ioprio & flag::ACCEPT_DONTWAIT != 0;
             if gives_up { Attempt::error(libc::EAGAIN) } else { Attempt::Wait }
         }
         Err(errno) => Attempt::error(errno),

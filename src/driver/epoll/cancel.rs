@@ -6,14 +6,8 @@ use io_uring::opcode;
 
 use super::Epoll;
 use super::requests::{Asked, Key, Place, Request};
+use crate::driver::sqe::flag;
 use crate::sys::clock;
-
-/// `IORING_TIMEOUT_ABS`
-const ABSOLUTE: u32 = 1;
-/// `IORING_TIMEOUT_UPDATE`
-const UPDATE: u32 = 1 << 1;
-/// `IORING_TIMEOUT_ETIME_SUCCESS`, which only concerns links.
-const ETIME_SUCCESS: u32 = 1 << 5;
 
 /// A call that does not end when it was interrupted is interrupted again, after ever longer pauses.
 const FIRST_PAUSE: u64 = Duration::from_millis(1).as_nanos() as u64;
@@ -86,7 +80,7 @@ impl Epoll {
     }
 
     pub(super) fn time_out(&mut self, asked: Asked) {
-        let is_known = asked.op_flags & !(ABSOLUTE | ETIME_SUCCESS) == 0;
+        let is_known = asked.op_flags & !(flag::TIMEOUT_ABS | flag::TIMEOUT_ETIME_SUCCESS) == 0;
         // A count of answers to wait for is not offered.
         let time = (is_known && asked.len == 1 && asked.off == 0)
             .then(|| time_of(asked.addr, asked.op_flags))
@@ -104,15 +98,17 @@ impl Epoll {
         let result = match (found, asked.op_flags) {
             (None, _) => -libc::ENOENT,
             (Some(key), 0) => self.end(key),
-            (Some(key), flags) if flags & !ABSOLUTE == UPDATE => match time_of(asked.off, flags) {
-                Some(time) => {
-                    self.requests.get(key).asked.off = time;
-                    self.deadlines.removed(|key| self.requests.due(key));
-                    self.deadlines.add(time, key);
-                    0
+            (Some(key), flags) if flags & !flag::TIMEOUT_ABS == flag::TIMEOUT_UPDATE => {
+                match time_of(asked.off, flags) {
+                    Some(time) => {
+                        self.requests.get(key).asked.off = time;
+                        self.deadlines.removed(|key| self.requests.due(key));
+                        self.deadlines.add(time, key);
+                        0
+                    }
+                    None => -libc::EINVAL,
                 }
-                None => -libc::EINVAL,
-            },
+            }
             _ => -libc::EINVAL,
         };
         self.answer(asked, result, 0);
@@ -161,6 +157,6 @@ fn time_of(place: u64, flags: u32) -> Option<u64> {
         return None;
     }
     let time = seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
-    let is_absolute = flags & ABSOLUTE != 0;
+    let is_absolute = flags & flag::TIMEOUT_ABS != 0;
     Some(if is_absolute { time } else { clock::monotonic().saturating_add(time) })
 }

@@ -35,28 +35,19 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use io_uring::opcode;
 
 use super::eventfd::EventFd;
+use super::opcodes::USED;
 use super::pad::blocking::Blocking;
 use super::pad::provided::Provided;
+use super::sqe::flag;
 use super::uring::{EnterFault, Refused};
 use super::{Call, Counters, Cqe, Driver, Fields, Register, Sqe, Unparker, Wait, call};
 use crate::sys::atomic::Arc;
 use crate::sys::{clock, fork};
-use attempt::{BUFFER_SELECT, RECV_MULTISHOT};
 use cancel::Unwanted;
 use deadlines::Deadlines;
 use descriptors::{Descriptors, Side, fact};
 use poller::{Alarm, Poller};
 use requests::{Asked, Request, Requests};
-
-/// `IORING_CQE_F_MORE`
-const MORE: u32 = 1 << 1;
-/// `IOSQE_ASYNC`, a hint that means nothing here.
-const ASYNC: u8 = 1 << 4;
-/// `IORING_RECVSEND_POLL_FIRST`, likewise.
-const POLL_FIRST: u16 = 1;
-/// `IORING_POLL_ADD_MULTI`, and `IORING_POLL_ADD_LEVEL`
-const POLL_MULTI: u32 = 1;
-const POLL_LEVEL: u32 = 1 << 3;
 
 /// Laps in a row that leave epoll out because what was pushed was answered at once.
 const QUIET_LAPS: u32 = 8;
@@ -218,25 +209,7 @@ unsafe impl Driver for Epoll {
     }
 
     fn supports(&self, opcode: u8) -> bool {
-        matches!(
-            opcode,
-            opcode::Nop::CODE
-                | opcode::Recv::CODE
-                | opcode::Send::CODE
-                | opcode::SendMsg::CODE
-                | opcode::Accept::CODE
-                | opcode::Connect::CODE
-                | opcode::PollAdd::CODE
-                | opcode::Read::CODE
-                | opcode::Readv::CODE
-                | opcode::Write::CODE
-                | opcode::Writev::CODE
-                | opcode::OpenAt::CODE
-                | opcode::Fsync::CODE
-                | opcode::Timeout::CODE
-                | opcode::TimeoutRemove::CODE
-                | opcode::AsyncCancel::CODE
-        )
+        opcode == opcode::Nop::CODE || USED.iter().any(|(used, ..)| *used == opcode)
     }
 
     fn unparker(&self) -> Unparker {
@@ -269,22 +242,23 @@ unsafe impl Driver for Epoll {
 /// Whether a request asks for nothing but what this kernel does.
 #[inline]
 fn is_understood(fields: &Fields) -> bool {
-    let selects = fields.flags & BUFFER_SELECT != 0;
-    if fields.flags & !(ASYNC | BUFFER_SELECT) != 0 {
+    let selects = fields.flags & flag::BUFFER_SELECT != 0;
+    // ASYNC and POLL_FIRST are hints, which mean nothing here.
+    if fields.flags & !(flag::ASYNC | flag::BUFFER_SELECT) != 0 {
         // Links, drains, registered files: to ignore them would be to answer falsely.
         return false;
     }
     let has_only = |known: u16| fields.ioprio & !known == 0;
     match fields.opcode {
         opcode::Recv::CODE => {
-            has_only(POLL_FIRST | RECV_MULTISHOT)
-                && (selects || fields.ioprio & RECV_MULTISHOT == 0)
+            has_only(flag::POLL_FIRST | flag::RECV_MULTISHOT)
+                && (selects || fields.ioprio & flag::RECV_MULTISHOT == 0)
         }
         _ if selects => false,
-        opcode::Send::CODE | opcode::SendMsg::CODE => has_only(POLL_FIRST),
+        opcode::Send::CODE | opcode::SendMsg::CODE => has_only(flag::POLL_FIRST),
         opcode::Accept::CODE => has_only(0b111) && fields.file_index == 0,
         opcode::OpenAt::CODE => has_only(0) && fields.file_index == 0,
-        opcode::PollAdd::CODE => fields.len & !(POLL_MULTI | POLL_LEVEL) == 0,
+        opcode::PollAdd::CODE => fields.len & !(flag::POLL_MULTI | flag::POLL_LEVEL) == 0,
         opcode::AsyncCancel::CODE => fields.op_flags == 0,
         _ => has_only(0),
     }

@@ -123,6 +123,15 @@ fn bytes_that_are_there_are_received_at_once_and_others_when_they_come() {
     assert_eq!(kernel.ask(&recv(&ours, &mut room)), 0);
 }
 
+/// A kernel that has buffers to pick from.
+fn with_buffers() -> (Kernel, Rc<Pool>) {
+    let mut kernel = Kernel::new();
+    let pool = Rc::new(Pool::new().unwrap());
+    // SAFETY: the pool outlives the kernel's use of it.
+    unsafe { kernel.driver.register(pool.registration()) }.unwrap();
+    (kernel, pool)
+}
+
 /// A TCP connection whose one end the driver knows to be one.
 fn known_pair(kernel: &mut Kernel) -> (TcpStream, TcpStream) {
     let (ours, peer) = pair();
@@ -132,10 +141,7 @@ fn known_pair(kernel: &mut Kernel) -> (TcpStream, TcpStream) {
 
 #[test]
 fn a_multishot_receive_picks_buffers_until_the_end_of_the_stream() {
-    let mut kernel = Kernel::new();
-    let pool = Rc::new(Pool::new().unwrap());
-    // SAFETY: the pool outlives the kernel's use of it.
-    unsafe { kernel.driver.register(pool.registration()) }.unwrap();
+    let (mut kernel, pool) = with_buffers();
     let (ours, mut peer) = known_pair(&mut kernel);
     kernel.push(&opcode::RecvMulti::new(fd(&ours), GROUP).build(), 1);
     kernel.assert_quiet();
@@ -200,10 +206,7 @@ fn bytes_that_were_only_looked_at_are_still_there() {
 
 #[test]
 fn urgent_bytes_do_not_hide_those_behind_them() {
-    let mut kernel = Kernel::new();
-    let pool = Rc::new(Pool::new().unwrap());
-    // SAFETY: the pool outlives the kernel's use of it.
-    unsafe { kernel.driver.register(pool.registration()) }.unwrap();
+    let (mut kernel, pool) = with_buffers();
     let (ours, mut peer) = known_pair(&mut kernel);
     kernel.push(&opcode::RecvMulti::new(fd(&ours), GROUP).build(), 1);
     peer.write_all(b"before").unwrap();
@@ -362,10 +365,7 @@ fn a_number_that_is_used_again_gets_the_events_of_its_new_file() {
 
 #[test]
 fn a_steady_echo_costs_a_receive_and_a_send_and_nothing_else() {
-    let mut kernel = Kernel::new();
-    let pool = Rc::new(Pool::new().unwrap());
-    // SAFETY: the pool outlives the kernel's use of it.
-    unsafe { kernel.driver.register(pool.registration()) }.unwrap();
+    let (mut kernel, pool) = with_buffers();
     let (ours, mut peer) = known_pair(&mut kernel);
     kernel.push(&opcode::RecvMulti::new(fd(&ours), GROUP).build(), 1);
     // The first event after a descriptor is watched says that it is writable.

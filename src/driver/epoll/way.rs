@@ -8,8 +8,9 @@ use io_uring::opcode;
 use super::attempt::{self, Attempt, attempt};
 use super::descriptors::{Side, fact};
 use super::requests::{self, Asked, Key, Place, Request};
-use super::{Epoll, MORE, POLL_MULTI, file};
+use super::{Epoll, file};
 use crate::driver::Cqe;
+use crate::driver::sqe::flag;
 
 /// Answers that one descriptor gets in a row, before the others have their turn: 64 KiB of a stream.
 pub(super) const TURN: u32 = 16;
@@ -25,7 +26,7 @@ impl Epoll {
         if descriptor.first(side).is_none() && descriptor.may(side) {
             match attempt(&mut request, descriptor, &mut self.provided) {
                 Attempt::Last(result, flags) => return self.answer(&asked, result, flags),
-                Attempt::More(result, flags) => self.answer(&asked, result, flags | MORE),
+                Attempt::More(result, flags) => self.answer(&asked, result, flags | Cqe::MORE),
                 Attempt::Block => return self.hand_over(request),
                 Attempt::Wait => {}
             }
@@ -97,7 +98,7 @@ impl Epoll {
             let request = self.requests.get(key);
             let asked = request.asked;
             match attempt(request, descriptor, &mut self.provided) {
-                Attempt::More(result, flags) => self.answer(&asked, result, flags | MORE),
+                Attempt::More(result, flags) => self.answer(&asked, result, flags | Cqe::MORE),
                 Attempt::Last(result, flags) => {
                     self.dequeue(key, side);
                     self.answer(&asked, result, flags);
@@ -177,8 +178,8 @@ impl Epoll {
                 continue;
             }
             let ready = i32::from(ready.cast_unsigned());
-            if asked.len & POLL_MULTI != 0 {
-                self.answer(&asked, ready, MORE);
+            if asked.len & flag::POLL_MULTI != 0 {
+                self.answer(&asked, ready, Cqe::MORE);
             } else {
                 self.dequeue(key, Side::Any);
                 self.answer(&asked, ready, 0);

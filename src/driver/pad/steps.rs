@@ -20,21 +20,13 @@ use io_uring::{opcode, squeue, types};
 
 use super::provided::{Offer, Provided};
 use crate::driver::caps::{Cap, Caps};
-use crate::driver::sqe::timespec;
+use crate::driver::sqe::{flag, timespec};
 use crate::driver::{Cqe, Fields, RESERVED, Register, Sqe};
 
 /// The timeout that ends a wait.
 const WAITED: u64 = RESERVED + 1;
 /// The removal of a timeout, whose own answer says nothing that the timeout's does not say.
 const REMOVAL: u64 = RESERVED + 2;
-
-const RECV_MULTISHOT: u16 = 1 << 1;
-const ACCEPT_MULTISHOT: u16 = 1;
-const POLL_MULTISHOT: u32 = 1;
-const TIMEOUT_ABS: u32 = 1;
-const TIMEOUT_UPDATE: u32 = 1 << 1;
-/// `IOSQE_BUFFER_SELECT`
-const BUFFER_SELECT: u8 = 1 << 5;
 
 /// The capabilities whose lack is made up for here.
 const PADDED: [Cap; 6] = [
@@ -135,7 +127,7 @@ impl Steps {
         match fields.opcode {
             opcode::Recv::CODE => self.receive(&fields),
             opcode::Accept::CODE
-                if fields.ioprio & ACCEPT_MULTISHOT != 0 && lacks(Cap::MultishotAccept) =>
+                if fields.ioprio & flag::ACCEPT_MULTISHOT != 0 && lacks(Cap::MultishotAccept) =>
             {
                 self.start(&fields, Step::Accept, true);
             }
@@ -144,11 +136,11 @@ impl Steps {
                 self.asks.push(sqe);
             }
             opcode::TimeoutRemove::CODE
-                if fields.op_flags & TIMEOUT_UPDATE != 0 && lacks(Cap::TimeoutUpdate) =>
+                if fields.op_flags & flag::TIMEOUT_UPDATE != 0 && lacks(Cap::TimeoutUpdate) =>
             {
                 // SAFETY: an update points at its new time, which the caller keeps valid.
                 let time = unsafe { *(fields.off as *const types::Timespec) };
-                let flags = fields.op_flags & !TIMEOUT_UPDATE;
+                let flags = fields.op_flags & !flag::TIMEOUT_UPDATE;
                 self.update(fields.addr, time, flags, fields.user_data);
             }
             opcode::AsyncCancel::CODE | opcode::TimeoutRemove::CODE => {
@@ -161,7 +153,7 @@ impl Steps {
                 self.asks.push(sqe);
             }
             opcode::PollAdd::CODE
-                if fields.len & POLL_MULTISHOT != 0 && lacks(Cap::MultishotPoll) =>
+                if fields.len & flag::POLL_MULTI != 0 && lacks(Cap::MultishotPoll) =>
             {
                 self.ready.push(Cqe::refusal(fields.user_data, libc::EINVAL));
             }
@@ -173,8 +165,8 @@ impl Steps {
     }
 
     fn receive(&mut self, fields: &Fields) {
-        let many = fields.ioprio & RECV_MULTISHOT != 0;
-        let picks = fields.flags & BUFFER_SELECT != 0;
+        let many = fields.ioprio & flag::RECV_MULTISHOT != 0;
+        let picks = fields.flags & flag::BUFFER_SELECT != 0;
         let group = fields.buf_index;
         if picks && !self.caps.has(Cap::Pbuf) {
             self.start(fields, Step::Poll(group), many);
@@ -213,14 +205,14 @@ impl Steps {
         self.armed = Some(time);
         let time = timespec(time);
         if let Some(timeout) = self.timeouts.get_mut(&WAITED) {
-            if timeout.renewal.replace((time, TIMEOUT_ABS)).is_none() {
+            if timeout.renewal.replace((time, flag::TIMEOUT_ABS)).is_none() {
                 self.asks.push(removal(WAITED));
             }
             return;
         }
         let sqe = opcode::Timeout::new(std::ptr::null()).build().user_data(WAITED);
         let mut timeout = Timeout::new(&sqe);
-        self.asks.push(timeout.become_new(time, TIMEOUT_ABS));
+        self.asks.push(timeout.become_new(time, flag::TIMEOUT_ABS));
         self.timeouts.insert(WAITED, timeout);
     }
 
@@ -286,7 +278,7 @@ impl Steps {
         }
         if cqe.result > 0 {
             let more = if goes_on { Cqe::MORE } else { 0 };
-            let flags = cqe.flags | Cqe::BUFFER | u32::from(offer.bid) << 16 | more;
+            let flags = cqe.flags | Cqe::picked(offer.bid) | more;
             let answer = Cqe { flags, ..cqe };
             return if goes_on { Some(answer) } else { self.end(answer) };
         }
@@ -498,7 +490,7 @@ mod tests {
         assert_eq!((opcodes(&asked), answers.len()), (vec![POLL], 0));
         let (asked, answers) = old.answer(ID, i32::from(libc::POLLIN));
         assert_eq!((opcodes(&asked), answers.len()), (vec![RECV], 0));
-        assert_eq!((asked[0].flags & BUFFER_SELECT, asked[0].len), (0, 4096));
+        assert_eq!((asked[0].flags & flag::BUFFER_SELECT, asked[0].len), (0, 4096));
         assert_eq!(asked[0].op_flags, libc::MSG_DONTWAIT as u32);
         let (asked, answers) = old.answer(ID, 100);
         assert_eq!(opcodes(&asked), [POLL]);
@@ -612,7 +604,10 @@ mod tests {
         assert!(old.answer(REMOVAL, 0).1.is_empty());
         let (asked, answers) = old.answer(ID, -libc::ECANCELED);
         assert_eq!(opcodes(&asked), [opcode::Timeout::CODE]);
-        assert_eq!((asked[0].user_data, asked[0].op_flags, asked[0].len), (ID, TIMEOUT_ABS, 1));
+        assert_eq!(
+            (asked[0].user_data, asked[0].op_flags, asked[0].len),
+            (ID, flag::TIMEOUT_ABS, 1)
+        );
         // SAFETY: it points to the place that the timeout keeps: seconds, then nanoseconds.
         assert_eq!(unsafe { *(asked[0].addr as *const [i64; 2]) }, [3, 0]);
         assert!(answers.iter().all(|cqe| (cqe.user_data, cqe.result) == (UPDATE, 0)));

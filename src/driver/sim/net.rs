@@ -11,8 +11,8 @@ use super::faults::Knob;
 use super::random::mix;
 use super::world::{Event, World};
 
-const MICROSECOND: u64 = 1_000;
-const MILLISECOND: u64 = 1_000_000;
+pub(super) const MICROSECOND: u64 = 1_000;
+pub(super) const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 
 /// A connect is tried again after 1, 2, 4 .. seconds, this often.

@@ -4,6 +4,7 @@ use io_uring::opcode;
 
 use super::memory::Shape;
 use crate::driver::Fields;
+use crate::driver::sqe::flag;
 
 pub(super) const NOP: u8 = opcode::Nop::CODE;
 pub(super) const READV: u8 = opcode::Readv::CODE;
@@ -20,13 +21,6 @@ pub(super) const READ: u8 = opcode::Read::CODE;
 pub(super) const WRITE: u8 = opcode::Write::CODE;
 pub(super) const SEND: u8 = opcode::Send::CODE;
 pub(super) const RECV: u8 = opcode::Recv::CODE;
-
-/// `IOSQE_BUFFER_SELECT`
-const BUFFER_SELECT: u8 = 1 << 5;
-/// `IORING_RECV_MULTISHOT`
-const RECV_MULTISHOT: u16 = 1 << 1;
-/// `IORING_ACCEPT_MULTISHOT`
-const ACCEPT_MULTISHOT: u16 = 1;
 
 /// The opcodes that are known, with their names.
 const KNOWN: [(u8, &str); 15] = [
@@ -54,8 +48,8 @@ pub(super) fn name(opcode: u8) -> Option<&'static str> {
 /// Whether every flag of a request is one that is modelled; what is not is answered, not ignored.
 pub(super) fn is_modelled(fields: &Fields) -> bool {
     let (flags, ioprio, message) = match fields.opcode {
-        RECV if picks_buffers(fields) => (BUFFER_SELECT, RECV_MULTISHOT, 0),
-        ACCEPT => (0, ACCEPT_MULTISHOT, libc::SOCK_CLOEXEC),
+        RECV if picks_buffers(fields) => (flag::BUFFER_SELECT, flag::RECV_MULTISHOT, 0),
+        ACCEPT => (0, flag::ACCEPT_MULTISHOT, libc::SOCK_CLOEXEC),
         SEND | SENDMSG => (0, 0, libc::MSG_NOSIGNAL | libc::MSG_WAITALL),
         RECV => (0, 0, 0),
         _ => return name(fields.opcode).is_some() && fields.flags == 0,
@@ -67,13 +61,13 @@ pub(super) fn is_modelled(fields: &Fields) -> bool {
 
 /// Whether a receive picks a provided buffer.
 pub(super) fn picks_buffers(fields: &Fields) -> bool {
-    fields.opcode == RECV && fields.flags & BUFFER_SELECT != 0
+    fields.opcode == RECV && fields.flags & flag::BUFFER_SELECT != 0
 }
 
 /// Whether it goes on until it is stopped.
 pub(super) fn is_multishot(fields: &Fields) -> bool {
-    fields.opcode == RECV && fields.ioprio & RECV_MULTISHOT != 0
-        || fields.opcode == ACCEPT && fields.ioprio & ACCEPT_MULTISHOT != 0
+    fields.opcode == RECV && fields.ioprio & flag::RECV_MULTISHOT != 0
+        || fields.opcode == ACCEPT && fields.ioprio & flag::ACCEPT_MULTISHOT != 0
 }
 
 /// Whether it names a descriptor.

@@ -3,20 +3,12 @@
 use super::core::Request;
 use super::faults::Knob;
 use super::memory::{self, Region, Shape};
-use super::net::{Moved, State};
+use super::net::{MICROSECOND, MILLISECOND, Moved, State};
 use super::opcodes::*;
 use super::random::mix;
 use super::world::{OpenFile, World};
-use crate::driver::Fields;
-
-const MICROSECOND: u64 = 1_000;
-const MILLISECOND: u64 = 1_000_000;
-
-/// `IORING_CQE_F_BUFFER`, and where the number of the buffer stands.
-const BUFFER: u32 = 1;
-const BUFFER_SHIFT: u32 = 16;
-/// `IORING_TIMEOUT_ABS`
-const ABSOLUTE: u32 = 1;
+use crate::driver::sqe::flag;
+use crate::driver::{Cqe, Fields};
 
 /// What looking at a request came to.
 #[derive(Debug)]
@@ -72,7 +64,7 @@ impl World {
         if fields.opcode == TIMEOUT {
             // The real kernel copies it now, so it may be overwritten from here on.
             let deadline = memory::deadline(fields.addr);
-            let relative = fields.op_flags & ABSOLUTE == 0;
+            let relative = fields.op_flags & flag::TIMEOUT_ABS == 0;
             time = if relative { self.now + deadline } else { deadline.max(self.now) };
             request.deadline = time;
         }
@@ -254,7 +246,7 @@ impl World {
                 let provided = self.cores[core].provided.as_mut().expect("it made an offer");
                 provided.pick();
                 memory::scatter(&[region], &bytes);
-                More(count as i32, BUFFER | u32::from(offer.bid) << BUFFER_SHIFT)
+                More(count as i32, Cqe::picked(offer.bid))
             }
             Moved::Failed(errno) => failed(errno),
             Moved::NotYet => Blocked(id),

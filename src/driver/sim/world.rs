@@ -345,13 +345,12 @@ impl World {
         result: i32,
         flags: u32,
     ) -> bool {
-        const MORE: u32 = 2;
         if !self.cores[core].has_room() || self.chaos.strikes(Knob::EndedMultishot) {
             self.answer(core, serial, result, flags);
             return false;
         }
         let user_data = self.cores[core].pending[&serial].fields.user_data;
-        let flags = flags | MORE;
+        let flags = flags | Cqe::MORE;
         self.trace.note(5, user_data, u64::from(result.cast_unsigned()) << 32 | u64::from(flags));
         self.cores[core].post(Cqe { user_data, result, flags });
         true

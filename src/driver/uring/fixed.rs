@@ -9,6 +9,7 @@ use std::os::fd::RawFd;
 use io_uring::{IoUring, opcode};
 
 use crate::driver::caps::{Cap, Caps};
+use crate::driver::sqe::flag;
 use crate::driver::{Fields, Sqe};
 use crate::sys::fork;
 
@@ -19,9 +20,6 @@ const REGISTERED: u8 = u8::MAX;
 /// Room for so many; descriptors with higher numbers go without.
 const MOST: u32 = 65_536;
 const FEWEST: u32 = 512;
-
-/// `IOSQE_FIXED_FILE`
-const FIXED_FILE: u8 = 1;
 
 /// How often each descriptor was used.
 pub(super) struct FixedFiles {
@@ -49,7 +47,7 @@ impl FixedFiles {
         }
         let Some(uses) = self.uses.get_mut(fields.fd as usize) else { return };
         if *uses == REGISTERED {
-            fields.flags |= FIXED_FILE;
+            fields.flags |= flag::FIXED_FILE;
         } else {
             *uses += 1;
             if *uses == OFTEN {

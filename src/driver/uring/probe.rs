@@ -13,23 +13,7 @@ use io_uring::{IoUring, Probe, opcode};
 
 use super::setup::Refused;
 use crate::driver::caps::{Cap, Caps};
-
-/// What Quoit cannot do without, all of it from kernel 5.6 or before.
-const NEEDED: [(u8, &str); 13] = [
-    (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
-    (opcode::Timeout::CODE, "IORING_OP_TIMEOUT"),
-    (opcode::TimeoutRemove::CODE, "IORING_OP_TIMEOUT_REMOVE"),
-    (opcode::AsyncCancel::CODE, "IORING_OP_ASYNC_CANCEL"),
-    (opcode::Accept::CODE, "IORING_OP_ACCEPT"),
-    (opcode::Connect::CODE, "IORING_OP_CONNECT"),
-    (opcode::Recv::CODE, "IORING_OP_RECV"),
-    (opcode::Send::CODE, "IORING_OP_SEND"),
-    (opcode::SendMsg::CODE, "IORING_OP_SENDMSG"),
-    (opcode::OpenAt::CODE, "IORING_OP_OPENAT"),
-    (opcode::Read::CODE, "IORING_OP_READ"),
-    (opcode::Write::CODE, "IORING_OP_WRITE"),
-    (opcode::Fsync::CODE, "IORING_OP_FSYNC"),
-];
+use crate::driver::opcodes::USED;
 
 const REGISTER_IOWQ_MAX_WORKERS: u32 = 19;
 const REGISTER_PBUF_RING: u32 = 22;
@@ -54,7 +38,7 @@ pub(super) fn opcodes(ring: &IoUring) -> Result<Probe, Refused> {
 }
 
 fn missing(supports: impl Fn(u8) -> bool) -> Option<&'static str> {
-    NEEDED.iter().find(|(opcode, _)| !supports(*opcode)).map(|(_, name)| *name)
+    USED.iter().find(|(opcode, ..)| !supports(*opcode)).map(|(_, name, _)| *name)
 }
 
 /// Finds the capabilities of a ring that was opened with the flags in `found`, except those that

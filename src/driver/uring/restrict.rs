@@ -5,30 +5,13 @@
 
 use std::io;
 
+use io_uring::IoUring;
+
+use crate::driver::opcodes::USED;
+use crate::driver::sqe::flag;
 use io_uring::register::Restriction;
-use io_uring::{IoUring, opcode};
 
-/// What operations and the driver itself ask for.
-const REQUESTS: [u8; 15] = [
-    opcode::PollAdd::CODE,
-    opcode::Timeout::CODE,
-    opcode::TimeoutRemove::CODE,
-    opcode::AsyncCancel::CODE,
-    opcode::Accept::CODE,
-    opcode::Connect::CODE,
-    opcode::Recv::CODE,
-    opcode::Send::CODE,
-    opcode::SendMsg::CODE,
-    opcode::OpenAt::CODE,
-    opcode::Read::CODE,
-    opcode::Readv::CODE,
-    opcode::Write::CODE,
-    opcode::Writev::CODE,
-    opcode::Fsync::CODE,
-];
-
-/// `IOSQE_FIXED_FILE` and `IOSQE_BUFFER_SELECT`
-const FLAGS: u8 = 1 | 1 << 5;
+const FLAGS: u8 = flag::FIXED_FILE | flag::BUFFER_SELECT;
 
 /// What is registered, and its end, while the ring runs.
 const CALLS: [u8; 6] = [
@@ -42,7 +25,7 @@ const CALLS: [u8; 6] = [
 
 /// Restricts a ring that was opened disabled, for ever, and enables it.
 pub(super) fn enable(ring: &IoUring) -> io::Result<()> {
-    let requests = REQUESTS.map(Restriction::sqe_op);
+    let requests = USED.map(|(opcode, ..)| Restriction::sqe_op(opcode));
     let calls = CALLS.map(Restriction::register_op);
     let mut list: Vec<Restriction> = requests.into_iter().chain(calls).collect();
     list.push(Restriction::sqe_flags_allowed(FLAGS));
