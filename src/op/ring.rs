@@ -477,7 +477,13 @@ impl Ring {
         }
         // SAFETY: as above.
         let again = || unsafe { (vtable.again)(place, &cqe).then(|| (vtable.prepare)(place)) };
-        match if slot.is_cancelled() { Some(None) } else { self.guard(again) } {
+        if slot.is_cancelled() {
+            // It is not asked again, so an interruption ends it as the cancel would have.
+            let is_interrupted = cqe.result == -libc::EINTR;
+            let ended = Cqe::refusal(cqe.user_data, libc::ECANCELED);
+            return self.finish(id, if is_interrupted { ended } else { cqe });
+        }
+        match self.guard(again) {
             Some(Some(sqe)) => {
                 self.push(sqe.user_data(id.user_data()));
                 let waker = slot.set_waker(None);

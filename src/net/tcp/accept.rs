@@ -195,11 +195,8 @@ unsafe impl Op for AcceptMany {
     fn complete(self, cqe: Cqe) -> Ended {
         match cqe.result() {
             Ok(raw) => Ended::Connection(OwnedFd::new(raw as i32, self.fd.home().clone())),
-            Err(error) => match error.raw_os_error() {
-                // Interrupted while it was being cancelled: it is not asked again then.
-                Some(libc::ECANCELED | libc::EINTR) => Ended::Stopped,
-                _ => Ended::Error(error),
-            },
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => Ended::Stopped,
+            Err(error) => Ended::Error(error),
         }
     }
 

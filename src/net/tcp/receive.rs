@@ -445,8 +445,7 @@ unsafe impl Op for ReceiveMany {
             (None, Ok(0)) => Ended::Eof,
             (None, Ok(_)) => Ended::Stopped,
             (None, Err(error)) => match error.raw_os_error() {
-                // Interrupted while it was being cancelled: it is not asked again then.
-                Some(libc::ECANCELED | libc::EINTR) => Ended::Stopped,
+                Some(libc::ECANCELED) => Ended::Stopped,
                 Some(libc::ENOBUFS) => Ended::Starved,
                 _ => Ended::Error(error),
             },
