@@ -249,10 +249,11 @@ impl Scheduler {
             }
             self.running.set(Some(header));
             let has_ended = raw::run(header);
+            // Whatever panics from here on is not that task's.
+            self.running.set(None);
             #[cfg(canary = "wake-before-clear")]
             task.unset(QUEUED);
             if has_ended {
-                self.running.set(None);
                 self.complete(header);
             }
         }
