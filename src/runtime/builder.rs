@@ -378,15 +378,15 @@ impl Builder {
     /// Makes a core on a driver that is there already, in a seat among others: for the simulator,
     /// whose cores share a thread.
     pub(crate) fn build_on(self, driver: Box<dyn Driver>, seat: Seat) -> Result<Runtime> {
-        let failed = |error| {
-            Failed { core: Some(seat.index), step: "mapping the table of operations", error }
-                .explain()
-        };
-        Ok(Runtime::of(Shard::new(driver, seat, self.settings()).map_err(failed)?))
+        Ok(Runtime::of(self.shard(driver, seat)?))
     }
 
-    fn settings(&self) -> Settings {
-        Settings { limits: self.limits, drain: self.drain, log: self.log.clone() }
+    fn shard(&self, driver: Box<dyn Driver>, seat: Seat) -> Result<Shard> {
+        let settings = Settings { limits: self.limits, drain: self.drain, log: self.log.clone() };
+        Shard::new(driver, seat, settings).map_err(|error| {
+            let step = "mapping the table of operations";
+            Failed { core: Some(seat.index), step, error }.explain()
+        })
     }
 
     /// Opens one core on this thread.
@@ -402,7 +402,7 @@ impl Builder {
             return Err(failed("choosing the sizes of the rings")(error));
         }
         let driver = self.open_driver(seat).map_err(|error| explain(Some(seat.index), error))?;
-        Shard::new(driver, seat, self.settings()).map_err(failed("mapping the table of operations"))
+        self.shard(driver, seat)
     }
 
     fn open_driver(&self, seat: Seat) -> std::result::Result<Box<dyn Driver>, Neither> {
