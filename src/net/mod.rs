@@ -2,6 +2,7 @@
 
 mod addr;
 mod options;
+mod stream;
 mod tcp;
 
 pub use addr::ToAddresses;

@@ -4,8 +4,6 @@ mod accept;
 mod connect;
 mod listener;
 mod ports;
-mod receive;
-mod send;
 mod stream;
 
 pub use listener::TcpListener;

@@ -8,40 +8,14 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::connect;
-use super::receive::{self, Inbound, Unread};
-use super::send::{self, Outbound};
 use crate::buf::{
     BufError, BufResult, IoBuf, IoBufMut, IoVectored, IoVectoredMut, PooledBuf, Slice, map_buf,
     tail,
 };
+use crate::net::stream::{State, receive, send};
 use crate::net::{ToAddresses, options};
 use crate::op;
-use crate::sync::turn::{Turn, Turns};
 use crate::sys::fd::{Fd, OwnedFd};
-
-/// What a stream keeps, for its handle and for the operations in flight.
-#[derive(Default)]
-pub(super) struct State {
-    /// Whose turn it is to read and to write, and, where both find room, what is unread.
-    pub(super) turns: Turns<2, Unread>,
-    pub(super) inbound: Inbound,
-    pub(super) outbound: Outbound,
-}
-
-// One for each idle connection.
-const _: () = assert!(size_of::<State>() <= 40);
-
-impl State {
-    #[inline]
-    pub(super) fn reading(&self) -> Turn<'_, 2, Unread> {
-        self.turns.turn(0)
-    }
-
-    #[inline]
-    pub(super) fn writing(&self) -> Turn<'_, 2, Unread> {
-        self.turns.turn(1)
-    }
-}
 
 /// A TCP connection.
 ///

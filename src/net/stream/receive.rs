@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use io_uring::{opcode, types};
 
-use super::stream::State;
+use super::State;
 use crate::buf::pool::{self, GROUP, Pool, PooledBuf};
 use crate::buf::{BufError, BufResult, Filling, IoBufMut, IoVectoredMut, Iovecs, scatter};
 use crate::driver::{Cqe, Sqe};
@@ -28,14 +28,14 @@ const PARKED_AT_MOST: usize = 64;
 
 /// The receiving half of a stream's state.
 #[derive(Default)]
-pub(super) struct Inbound {
+pub(in crate::net) struct Inbound {
     /// The multishot receive, once `recv` has started it.
     armed: Cell<Option<Answers<ReceiveMany>>>,
 }
 
 /// What arrived for nobody, oldest first.
 #[derive(Default)]
-pub(super) struct Unread(VecDeque<PooledBuf>);
+pub(in crate::net) struct Unread(VecDeque<PooledBuf>);
 
 impl State {
     #[inline]
@@ -61,7 +61,7 @@ impl State {
 
 impl Inbound {
     /// Ends the receive that belongs to the stream, whose handle is gone.
-    pub(super) fn disarm(&self) {
+    pub(in crate::net) fn disarm(&self) {
         drop(self.armed.take());
     }
 
@@ -90,7 +90,7 @@ impl Inbound {
 }
 
 /// The turn to receive. Whoever holds it may touch `armed` and submit a receive.
-pub(super) struct Reading(Fd<State>);
+pub(in crate::net) struct Reading(Fd<State>);
 
 impl Reading {
     async fn take(fd: &Fd<State>) -> Reading {
@@ -115,7 +115,7 @@ impl Drop for Reading {
 /// Dropping it loses nothing: the receive goes on, and what it brings is there for the next call.
 ///
 /// It is written by hand because a server has one for each idle connection: 32 bytes.
-pub(super) struct Receiving<'a> {
+pub(in crate::net) struct Receiving<'a> {
     fd: &'a Fd<State>,
     step: Step,
 }
@@ -132,7 +132,7 @@ enum Step {
 
 const _: () = assert!(size_of::<Receiving<'_>>() <= 32);
 
-pub(super) fn receive(fd: &Fd<State>) -> Receiving<'_> {
+pub(in crate::net) fn receive(fd: &Fd<State>) -> Receiving<'_> {
     Receiving { fd, step: Step::Turn(None) }
 }
 
@@ -220,7 +220,11 @@ impl Reading {
 /// Reads into `buf`: what has arrived, or, if `all`, until it is full.
 ///
 /// Dropping it loses nothing either: what was read for it goes back to the stream.
-pub(super) async fn read<B: IoBufMut>(fd: &Fd<State>, buf: B, all: bool) -> BufResult<usize, B> {
+pub(in crate::net) async fn read<B: IoBufMut>(
+    fd: &Fd<State>,
+    buf: B,
+    all: bool,
+) -> BufResult<usize, B> {
     if buf.buf_capacity() == 0 {
         return Err(BufError { error: no_capacity(), buf, done: 0 });
     }
@@ -251,7 +255,7 @@ fn no_capacity() -> io::Error {
 /// Reads what has arrived into several buffers, one after the other.
 ///
 /// It takes a lease and copies, so that a dropped one loses nothing here either.
-pub(super) async fn read_vectored<V: IoVectoredMut>(
+pub(in crate::net) async fn read_vectored<V: IoVectoredMut>(
     fd: &Fd<State>,
     mut bufs: V,
 ) -> BufResult<usize, V> {

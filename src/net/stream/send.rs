@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use io_uring::{opcode, types};
 
-use super::stream::State;
+use super::State;
 use crate::buf::{BufError, BufResult, IoBuf, IoVectored, Iovecs, moved, rest_to_write, total_len};
 use crate::driver::{Cqe, Sqe};
 use crate::op::{Op, Submission};
@@ -22,13 +22,13 @@ use crate::sys::fd::Fd;
 
 /// The sending half of a stream's state.
 #[derive(Default)]
-pub(super) struct Outbound {
+pub(in crate::net) struct Outbound {
     /// Bytes that the kernel has taken, those of abandoned sends included.
     sent: Cell<u64>,
 }
 
 impl Outbound {
-    pub(super) fn sent(&self) -> u64 {
+    pub(in crate::net) fn sent(&self) -> u64 {
         self.sent.get()
     }
 }
@@ -56,7 +56,7 @@ impl Drop for Writing {
 /// Sends from `buf`: as much as fits now, or, if `all`, everything.
 ///
 /// It is written by hand because a server has one for each connection, and all of its bytes count.
-pub(super) struct Write<'a, B: IoBuf>(Step<'a, B>);
+pub(in crate::net) struct Write<'a, B: IoBuf>(Step<'a, B>);
 
 enum Step<'a, B: IoBuf> {
     /// In line for the turn to write.
@@ -70,7 +70,7 @@ enum Step<'a, B: IoBuf> {
     Done,
 }
 
-pub(super) fn write<B: IoBuf>(fd: &Fd<State>, buf: B, all: bool) -> Write<'_, B> {
+pub(in crate::net) fn write<B: IoBuf>(fd: &Fd<State>, buf: B, all: bool) -> Write<'_, B> {
     Write(Step::Turn { fd, ticket: None, buf, all })
 }
 
@@ -123,9 +123,9 @@ impl<B: IoBuf> Drop for Write<'_, B> {
 }
 
 /// [`Write`] of everything, whose count would say nothing.
-pub(super) struct WriteAll<'a, B: IoBuf>(Write<'a, B>);
+pub(in crate::net) struct WriteAll<'a, B: IoBuf>(Write<'a, B>);
 
-pub(super) fn write_all<B: IoBuf>(fd: &Fd<State>, buf: B) -> WriteAll<'_, B> {
+pub(in crate::net) fn write_all<B: IoBuf>(fd: &Fd<State>, buf: B) -> WriteAll<'_, B> {
     WriteAll(write(fd, buf, true))
 }
 
@@ -139,7 +139,7 @@ impl<B: IoBuf> Future for WriteAll<'_, B> {
 }
 
 /// Sends from several buffers, one after the other, as [`write`] does from one.
-pub(super) async fn write_vectored<V: IoVectored>(
+pub(in crate::net) async fn write_vectored<V: IoVectored>(
     fd: &Fd<State>,
     mut bufs: V,
     all: bool,
