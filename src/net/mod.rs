@@ -1,5 +1,6 @@
 //! Sockets.
 
+mod accept;
 mod addr;
 mod options;
 mod stream;

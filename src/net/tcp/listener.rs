@@ -9,11 +9,10 @@ use std::panic::Location;
 use std::path::Path;
 use std::task::Poll;
 
-use super::accept::{self, State};
 use super::ports::Share;
 use super::stream::TcpStream;
-use crate::net::ToAddresses;
-use crate::net::options;
+use crate::net::accept::{self, State};
+use crate::net::{ToAddresses, options};
 use crate::op;
 use crate::sys::current;
 use crate::sys::fd::{Fd, OwnedFd};
@@ -41,7 +40,7 @@ const BACKLOG: i32 = 4096;
 /// # std::io::Result::Ok(()) }).unwrap().unwrap();
 /// ```
 pub struct TcpListener {
-    fd: Fd<State>,
+    fd: Fd<State<Share>>,
 }
 
 impl TcpListener {
@@ -203,7 +202,7 @@ impl AsFd for TcpListener {
 
 impl Drop for TcpListener {
     fn drop(&mut self) {
-        self.fd.share.retire();
+        self.fd.family.retire();
         self.fd.disarm();
     }
 }

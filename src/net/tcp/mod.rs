@@ -1,6 +1,5 @@
 //! TCP: listeners and streams.
 
-mod accept;
 mod connect;
 mod listener;
 mod ports;

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use io_uring::{opcode, types};
 
-use super::ports::Share;
 use crate::driver::{Cqe, Sqe};
 use crate::net::options;
 use crate::op::{Answers, Multishot, Next, Op};
@@ -26,19 +25,20 @@ const PARKED_AT_MOST: usize = 256;
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_MOST: Duration = Duration::from_millis(40);
 
-/// What a listener keeps.
-pub(super) struct State {
-    pub(super) share: Share,
+/// What a listener keeps, beside what its family asks for.
+pub(super) struct State<S: 'static> {
+    /// It goes when the socket does: once the kernel is done with it, not when the listener is dropped.
+    pub(super) family: S,
     turns: Turns<1>,
     /// The multishot accept, from the first `accept` on.
-    armed: Cell<Option<Answers<AcceptMany>>>,
+    armed: Cell<Option<Answers<AcceptMany<S>>>>,
     backoff: Cell<Duration>,
 }
 
-impl State {
-    pub(super) fn new(share: Share) -> Self {
+impl<S: 'static> State<S> {
+    pub(super) fn new(family: S) -> Self {
         State {
-            share,
+            family,
             turns: Turns::default(),
             armed: Cell::new(None),
             backoff: Cell::new(Duration::ZERO),
@@ -52,7 +52,7 @@ impl State {
 }
 
 /// The next connection. Dropping it loses none: they wait in the listener.
-pub(super) async fn accept(fd: &Fd<State>) -> io::Result<OwnedFd> {
+pub(super) async fn accept<S: 'static>(fd: &Fd<State<S>>) -> io::Result<OwnedFd> {
     fd.turns.turn(0).take().await;
     let accepting = Accepting(fd);
     loop {
@@ -101,7 +101,7 @@ impl Fault {
     }
 }
 
-async fn back_off(fd: &Fd<State>) {
+async fn back_off<S: 'static>(fd: &Fd<State<S>>) {
     let wait = (fd.backoff.get() * 2).clamp(BACKOFF_FIRST, BACKOFF_MOST);
     fd.backoff.set(wait);
     let mut later = pin!(sleep_until(Instant::now() + wait));
@@ -118,9 +118,9 @@ async fn back_off(fd: &Fd<State>) {
     .await;
 }
 
-struct Accepting<'a>(&'a Fd<State>);
+struct Accepting<'a, S: 'static>(&'a Fd<State<S>>);
 
-impl Accepting<'_> {
+impl<S: 'static> Accepting<'_, S> {
     fn poll(&self, context: &mut Context<'_>) -> Poll<Ended> {
         let armed = &self.0.armed;
         let answers = match armed.take() {
@@ -141,7 +141,7 @@ impl Accepting<'_> {
     }
 }
 
-impl Drop for Accepting<'_> {
+impl<S: 'static> Drop for Accepting<'_, S> {
     fn drop(&mut self) {
         self.0.turns.turn(0).release();
     }
@@ -149,8 +149,8 @@ impl Drop for Accepting<'_> {
 
 /// `IORING_OP_ACCEPT` with `ACCEPT_MULTISHOT`, kernel 5.19. It does not ask for the peer's address:
 /// there is one place for it, and the next connection would overwrite it.
-struct AcceptMany {
-    fd: Fd<State>,
+struct AcceptMany<S: 'static> {
+    fd: Fd<State<S>>,
     parked: VecDeque<OwnedFd>,
 }
 
@@ -161,7 +161,7 @@ enum Ended {
     Stopped,
 }
 
-impl AcceptMany {
+impl<S: 'static> AcceptMany<S> {
     fn park(&mut self, cqe: Cqe) {
         if cqe.result >= 0 {
             self.parked.push_back(OwnedFd::new(cqe.result, self.fd.home().clone()));
@@ -170,7 +170,7 @@ impl AcceptMany {
 }
 
 // SAFETY: I2: the request points at nothing, and `fd` keeps the descriptor open.
-unsafe impl Op for AcceptMany {
+unsafe impl<S: 'static> Op for AcceptMany<S> {
     type Output = Ended;
 
     fn prepare(&mut self) -> Sqe {
@@ -206,7 +206,7 @@ unsafe impl Op for AcceptMany {
     }
 }
 
-impl Multishot for AcceptMany {
+impl<S: 'static> Multishot for AcceptMany<S> {
     type Item = OwnedFd;
 
     fn pop(&mut self) -> Option<OwnedFd> {
