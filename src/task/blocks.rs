@@ -37,75 +37,83 @@ impl Blocks {
         Blocks { free: [const { Cell::new(None) }; PLACES], room }
     }
 
+    /// A block of this size.
     #[inline(always)]
-    const fn place(layout: Layout) -> Option<usize> {
-        let place = (layout.size() + WORD).div_ceil(STEP);
-        if place < PLACES && layout.align() <= WORD { Some(place) } else { None }
-    }
-
-    /// A block for `layout`, which is not empty.
-    #[inline(always)]
-    pub(super) fn take(&self, layout: Layout) -> NonNull<u8> {
-        let kept = Blocks::place(layout).and_then(|place| {
-            let block = self.free[place].get()?;
-            // SAFETY: what is in the list is a block that nobody uses, and begins with its link.
-            self.free[place].set(unsafe { block.as_ref() }.next);
-            self.room[place].set(self.room[place].get() + 1);
-            Some(block.cast())
-        });
-        kept.unwrap_or_else(|| fresh(layout))
+    pub(super) fn take(&self, size: Size) -> NonNull<u8> {
+        let Some(list) = self.free.get(size.place) else { return fresh(size) };
+        let Some(block) = list.get() else { return fresh(size) };
+        // SAFETY: what is in the list is a block that nobody uses, and begins with its link.
+        list.set(unsafe { block.as_ref() }.next);
+        let room = &self.room[size.place];
+        room.set(room.get() + 1);
+        block.cast()
     }
 
     /// Takes a block back.
     ///
     /// # Safety
-    /// It came from the `take` of any core for this `layout`, and nobody uses it any more.
+    /// It came from the `take` of any core for this size, and nobody uses it any more.
     #[inline(always)]
-    pub(super) unsafe fn give(&self, block: NonNull<u8>, layout: Layout) {
-        if let Some(place) = Blocks::place(layout)
-            && let Some(room) = self.room[place].get().checked_sub(1)
+    pub(super) unsafe fn give(&self, block: NonNull<u8>, size: Size) {
+        if let Some(room) = self.room.get(size.place)
+            && room.get() > 0
         {
-            self.room[place].set(room);
+            room.set(room.get() - 1);
+            let list = &self.free[size.place];
             let block = block.cast::<Free>();
             // SAFETY: the block is the caller's to give, and is large and aligned enough for a link.
-            unsafe { block.write(Free { next: self.free[place].get() }) };
-            self.free[place].set(Some(block));
+            unsafe { block.write(Free { next: list.get() }) };
+            list.set(Some(block));
             return;
         }
         // SAFETY: the caller's contract.
-        unsafe { give_back(block, layout) };
+        unsafe { give_back(block, size) };
     }
 }
 
-/// What is allocated for a layout: its size in whole steps, so that blocks can be exchanged.
-const fn rounded(layout: Layout) -> Layout {
-    match Blocks::place(layout) {
-        Some(place) => of_place(place),
-        None => layout,
-    }
+/// What is allocated for a layout, worked out once for each type: in whole steps, so that blocks
+/// can be exchanged.
+#[derive(Clone, Copy)]
+pub(super) struct Size {
+    allocated: Layout,
+    /// Which list keeps such blocks; none does if it is not below `PLACES`.
+    place: usize,
 }
 
-const fn of_place(place: usize) -> Layout {
-    match Layout::from_size_align(place * STEP - WORD, WORD) {
-        Ok(layout) => layout,
-        Err(_) => panic!("so small a size is a layout"),
+impl Size {
+    /// The size of a block for `layout`, which is not empty.
+    pub(super) const fn of(layout: Layout) -> Size {
+        let place = (layout.size() + WORD).div_ceil(STEP);
+        if place < PLACES && layout.align() <= WORD {
+            Size::of_place(place)
+        } else {
+            Size { allocated: layout, place: PLACES }
+        }
+    }
+
+    const fn of_place(place: usize) -> Size {
+        match Layout::from_size_align(place * STEP - WORD, WORD) {
+            Ok(allocated) => Size { allocated, place },
+            Err(_) => panic!("so small a size is a layout"),
+        }
     }
 }
 
 #[cold]
-fn fresh(layout: Layout) -> NonNull<u8> {
+fn fresh(size: Size) -> NonNull<u8> {
     // SAFETY: a task has a header, so the layout is not empty.
-    let block = unsafe { alloc(rounded(layout)) };
-    NonNull::new(block).unwrap_or_else(|| handle_alloc_error(layout))
+    let block = unsafe { alloc(size.allocated) };
+    NonNull::new(block).unwrap_or_else(|| handle_alloc_error(size.allocated))
 }
 
 /// Frees a block on whatever thread.
 ///
 /// # Safety
 /// As of [`Blocks::give`].
-pub(super) unsafe fn give_back(block: NonNull<u8>, layout: Layout) {
+#[cold]
+pub(super) unsafe fn give_back(block: NonNull<u8>, size: Size) {
     // SAFETY: `fresh` allocated it with this layout.
-    unsafe { dealloc(block.as_ptr(), rounded(layout)) };
+    unsafe { dealloc(block.as_ptr(), size.allocated) };
 }
 
 impl Drop for Blocks {
@@ -115,7 +123,7 @@ impl Drop for Blocks {
                 // SAFETY: what is in the list is a block that nobody uses.
                 first.set(unsafe { block.as_ref() }.next);
                 // SAFETY: and it came from `fresh`, for a size of this place.
-                unsafe { give_back(block.cast(), of_place(place)) };
+                unsafe { give_back(block.cast(), Size::of_place(place)) };
             }
         }
     }
@@ -127,13 +135,14 @@ mod tests {
 
     #[test]
     fn a_block_serves_every_layout_of_its_size() {
-        let (blocks, small) = (Blocks::new(), Layout::from_size_align(73, 8).unwrap());
+        let size = |size, align| Size::of(Layout::from_size_align(size, align).unwrap());
+        let (blocks, small) = (Blocks::new(), size(73, 8));
         let first = blocks.take(small);
         // SAFETY: it is 88 bytes long, and given back once.
         unsafe { first.as_ptr().write_bytes(7, 88) };
         // SAFETY: as above.
         unsafe { blocks.give(first, small) };
-        let large = Layout::from_size_align(88, 4).unwrap();
+        let large = size(88, 4);
         let second = blocks.take(large);
         assert!(KEPT == 0 || first == second);
         // SAFETY: as above.
@@ -144,11 +153,11 @@ mod tests {
     fn what_is_too_large_or_too_much_goes_back() {
         let blocks = Blocks::new();
         for (size, align, count) in [(4096, 8, 2), (128, 64, 2), (504, 8, 600), (505, 8, 2)] {
-            let layout = Layout::from_size_align(size, align).unwrap();
-            let taken: Vec<_> = (0..count).map(|_| blocks.take(layout)).collect();
+            let size = Size::of(Layout::from_size_align(size, align).unwrap());
+            let taken: Vec<_> = (0..count).map(|_| blocks.take(size)).collect();
             assert!(taken.iter().all(|block| block.as_ptr().addr() % align == 0));
             // SAFETY: each is given back once.
-            taken.into_iter().for_each(|block| unsafe { blocks.give(block, layout) });
+            taken.into_iter().for_each(|block| unsafe { blocks.give(block, size) });
         }
     }
 }

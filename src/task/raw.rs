@@ -30,7 +30,7 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-use super::blocks::{Blocks, give_back};
+use super::blocks::{Blocks, Size, give_back};
 use super::inbox::{Node, NodeVtable, Remote};
 use super::join::JoinError;
 use super::scheduler::Scheduler;
@@ -73,7 +73,7 @@ struct Vtable {
     poll: unsafe fn(NonNull<Header>, &mut Context<'_>) -> bool,
     /// Drops what the place holds; returns what that panicked with.
     clear: unsafe fn(NonNull<Header>) -> Option<Panic>,
-    layout: Layout,
+    size: Size,
 }
 
 #[repr(C)]
@@ -220,7 +220,7 @@ pub(super) fn new<F: Future>(
         },
         place: UnsafeCell::new(Place { future: ManuallyDrop::new(future) }),
     };
-    let block = blocks.take(Layout::new::<Task<F>>()).cast::<Task<F>>();
+    let block = blocks.take(const { Size::of(Layout::new::<Task<F>>()) }).cast::<Task<F>>();
     // SAFETY: the block is for this type, and nobody else's.
     unsafe { block.write(task) };
     block.cast()
@@ -232,7 +232,7 @@ impl<F: Future> Task<F> {
         place: offset_of!(Self, place),
         poll: Self::poll,
         clear: Self::clear,
-        layout: Layout::new::<Self>(),
+        size: Size::of(Layout::new::<Self>()),
     };
 
     /// # Safety (of this and all below)
@@ -384,26 +384,45 @@ pub(super) fn take_failure(header: NonNull<Header>) -> JoinError {
 ///
 /// # Safety
 /// The scheduler forgets the task: it is in no queue and no table of it.
+#[inline]
 pub(super) unsafe fn release(header: NonNull<Header>, blocks: &Blocks) {
     // SAFETY: the scheduler's reference keeps the header alive until the end of this function.
     let task = unsafe { header.as_ref() };
-    if task.holds.get() != Holds::Nothing {
-        // SAFETY: this is the task's thread.
-        let panic = unsafe { (task.vtable().clear)(header) };
-        panic.into_iter().for_each(note);
+    if task.holds.get() != Holds::Nothing || task.has(JOINED_BY_A_WAKER) {
+        discard_rest(header);
     }
-    task.take_joiner().discard();
     // Acquire: what other threads did with their references is over.
-    if task.refs.load(Ordering::Acquire) == 1 {
-        task.life.ends();
-        // SAFETY: there is no waker left that could make another; the place is vacant.
-        unsafe {
-            let (block, layout) = end(header);
-            blocks.give(block, layout);
-        }
-        return;
+    if task.refs.load(Ordering::Acquire) != 1 {
+        // SAFETY: the caller's contract.
+        return unsafe { leave_to_wakers(header) };
     }
-    // A waker may outlive the runtime, so from now on the header holds the remote itself.
+    task.life.ends();
+    // SAFETY: there is no waker left that could make another; the place is vacant.
+    unsafe {
+        let (block, size) = end(header);
+        blocks.give(block, size);
+    }
+}
+
+/// Drops an output that nobody took, and whoever would have been told.
+#[cold]
+fn discard_rest(header: NonNull<Header>) {
+    // SAFETY: the scheduler's reference keeps the header alive.
+    let task = unsafe { header.as_ref() };
+    // SAFETY: this is the task's thread.
+    let panic = unsafe { (task.vtable().clear)(header) };
+    panic.into_iter().for_each(note);
+    task.take_joiner().discard();
+}
+
+/// A waker may outlive the runtime, so from now on the header holds the remote itself.
+///
+/// # Safety
+/// As of [`release`].
+#[cold]
+unsafe fn leave_to_wakers(header: NonNull<Header>) {
+    // SAFETY: the scheduler's reference keeps the header alive.
+    let task = unsafe { header.as_ref() };
     task.set(HOLDS_REMOTE);
     // SAFETY: the runtime still holds the remote, which came from an `Arc`.
     unsafe { Arc::increment_strong_count(task.remote.as_ptr()) };
@@ -416,12 +435,12 @@ pub(super) unsafe fn release(header: NonNull<Header>, blocks: &Blocks) {
 /// # Safety
 /// Nobody refers to the task any more, and its place is vacant.
 #[inline]
-unsafe fn end(header: NonNull<Header>) -> (NonNull<u8>, Layout) {
+unsafe fn end(header: NonNull<Header>) -> (NonNull<u8>, Size) {
     // SAFETY: the caller says that this is the last look at the header.
-    let layout = unsafe { header.as_ref() }.vtable().layout;
+    let size = unsafe { header.as_ref() }.vtable().size;
     // SAFETY: as above. It has something to drop only in a model, which counts allocations.
     unsafe { std::ptr::drop_in_place(header.as_ptr()) };
-    (header.cast(), layout)
+    (header.cast(), size)
 }
 
 /// # Safety
@@ -442,8 +461,8 @@ unsafe fn drop_reference(header: NonNull<Header>) {
     task.life.ends();
     // SAFETY: that was the last reference, and the place is vacant since the release.
     unsafe {
-        let (block, layout) = end(header);
-        give_back(block, layout);
+        let (block, size) = end(header);
+        give_back(block, size);
     }
     drop(remote);
 }

@@ -312,6 +312,7 @@ impl Scheduler {
     }
 
     /// Removes a task that has ended from the table, and releases it unless the queue will.
+    #[inline]
     fn forget(&self, header: NonNull<Header>) {
         // SAFETY: the scheduler's reference.
         let task = unsafe { header.as_ref() };
@@ -370,12 +371,16 @@ impl Scheduler {
                 self.forget(header);
                 Ok(output)
             }
-            None => {
-                let failure = raw::take_failure(header);
-                self.forget(header);
-                Err(failure)
-            }
+            None => Err(self.failure(header)),
         }
+    }
+
+    /// Takes what a task has that ended without an output.
+    #[cold]
+    fn failure(&self, header: NonNull<Header>) -> JoinError {
+        let failure = raw::take_failure(header);
+        self.forget(header);
+        failure
     }
 
     /// Nobody will ask for the outcome.
