@@ -31,7 +31,7 @@ pub fn sleep(duration: Duration) -> Sleep {
     sleep_until(Instant::now() + duration)
 }
 
-/// Waits until `deadline`; one that has passed ends at the first poll.
+/// Waits until `deadline`; one that has passed ends at the first poll, or within the lap of it.
 ///
 /// ```
 /// use quoit::time::{Instant, sleep_until};

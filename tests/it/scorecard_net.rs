@@ -49,7 +49,7 @@ fn cpu_seconds() -> f64 {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
-/// Makes every system call of this thread deadly while `f` runs.
+/// Makes every system call of this thread deadly while `f` runs, from Linux 5.11 on.
 fn without_system_calls<R>(f: impl FnOnce() -> R) -> R {
     const SET_DISPATCH: i32 = 59;
     thread_local! {
@@ -59,8 +59,13 @@ fn without_system_calls<R>(f: impl FnOnce() -> R) -> R {
     if !IS_ON.replace(true) {
         let selector = SELECTOR.with(Cell::as_ptr);
         // SAFETY: the kernel reads the byte for as long as the thread, and so the byte, lives.
-        let result = unsafe { libc::prctl(SET_DISPATCH, 1, 0, 0, selector) };
-        assert_eq!(result, 0, "this kernel cannot trap the calls of a thread");
+        if unsafe { libc::prctl(SET_DISPATCH, 1, 0, 0, selector) } < 0 {
+            let error = std::io::Error::last_os_error();
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+            println!(
+                "skipped: this kernel cannot trap the calls of a thread, so none is looked for"
+            );
+        }
     }
     SELECTOR.set(1);
     let result = f();
@@ -92,9 +97,15 @@ fn a_system_call_in_a_quiet_place_is_deadly() {
     }
     let child = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["scorecard_net::a_system_call_in_a_quiet_place_is_deadly", "--exact"])
+        .args(["--nocapture"])
         .env(CHILD, "1")
         .output()
         .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    if let Some(line) = said.lines().find(|line| line.contains("skipped: ")) {
+        println!("{line}");
+        return;
+    }
     assert_eq!(child.status.signal(), Some(libc::SIGSYS));
 }
 

@@ -83,6 +83,8 @@ fn sixteen_come_and_go(degraded: &Arc<AtomicUsize>) -> usize {
 fn s20_sixteen_runtimes_come_and_go_where_little_memory_may_be_locked() {
     isolated(|| {
         if is_root() {
+            // As high as it will be asked for: before Linux 5.16 the hard limit is lower.
+            limit_locked_memory(8 << 20);
             become_nobody();
         }
         // What distributions grant, the least of old, and nothing.
