@@ -13,14 +13,18 @@ use super::requests::{Key, Place, Request};
 use crate::driver::Wait;
 use crate::sys::clock;
 
+/// Events after which the tasks have their turn, while what was received is in the cache. The other
+/// events of the same wait have theirs in the next laps.
+const BATCH: usize = 32;
+
 impl Epoll {
     /// Waits for events and has their requests tried, until there is an answer or no reason to wait.
     pub(super) fn trade(&mut self, wait: Wait) -> io::Result<()> {
         loop {
             let sleep = self.sleep(wait);
             self.counters.enters += 1;
-            let count = match self.poller.wait(sleep) {
-                Ok(count) => count,
+            let is_full = match self.poller.wait(sleep) {
+                Ok(is_full) => is_full,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                     self.counters.interrupted += 1;
                     return Ok(());
@@ -29,21 +33,33 @@ impl Epoll {
                     return Err(io::Error::new(error.kind(), format!("epoll_wait: {error}")));
                 }
             };
-            for index in 0..count {
-                self.dispatch(self.poller.event(index));
-            }
+            self.dispatch_some();
             self.fire();
             if !self.answered.is_empty() || self.kicked {
                 return Ok(());
             }
             match wait {
                 // Others may be behind those, and whoever polls has to see them all.
-                Wait::Poll if self.poller.is_full(count) || !self.hot.is_empty() => {}
+                Wait::Poll if is_full || !self.hot.is_empty() => {}
                 Wait::Poll => return Ok(()),
                 Wait::Until(time) if clock::monotonic() >= time => return Ok(()),
                 Wait::Until(_) | Wait::Block => {}
             }
             self.go_on();
+        }
+    }
+
+    /// Takes the next batch of events, and others if that has answered nothing.
+    #[inline]
+    pub(super) fn dispatch_some(&mut self) {
+        loop {
+            for _ in 0..BATCH {
+                let Some(event) = self.poller.event() else { return };
+                self.dispatch(event);
+            }
+            if !self.answered.is_empty() {
+                return;
+            }
         }
     }
 

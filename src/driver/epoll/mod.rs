@@ -146,8 +146,11 @@ unsafe impl Driver for Epoll {
             return outcome;
         }
         let goes_on = self.go_on();
+        if self.poller.has_events() {
+            self.dispatch_some();
+            self.fire();
         // What was answered when it was pushed needs no event, and the events have their turn soon.
-        if self.answered.is_empty() || goes_on || self.quiet_laps == QUIET_LAPS {
+        } else if self.answered.is_empty() || goes_on || self.quiet_laps == QUIET_LAPS {
             self.quiet_laps = 0;
             self.trade(wait)?;
         } else {

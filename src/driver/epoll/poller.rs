@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::sys::{clock, fork};
@@ -35,6 +36,8 @@ pub(super) struct Poller {
     // Closed by hand: a forked child must not close a number that the hook has closed already.
     epoll: ManuallyDrop<OwnedFd>,
     events: Vec<libc::epoll_event>,
+    /// Which of them the last wait has brought and nobody has taken.
+    left: Range<usize>,
     /// Whether the kernel may have `epoll_pwait2` (5.11), whose timeouts are exact.
     has_nanoseconds: bool,
 }
@@ -49,7 +52,7 @@ impl Poller {
         // SAFETY: the call above has just opened the number, and nobody else has it.
         let epoll = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) });
         let events = vec![libc::epoll_event { events: 0, u64: 0 }; ROOM];
-        Ok(Poller { epoll, events, has_nanoseconds: true })
+        Ok(Poller { epoll, events, left: 0..0, has_nanoseconds: true })
     }
 
     pub(super) fn as_raw_fd(&self) -> RawFd {
@@ -96,11 +99,19 @@ impl Poller {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Sleeps until something happens or the time has come. Returns how many events there are.
+    /// Sleeps until something happens or the time has come. Returns whether more may have happened
+    /// than there is room for.
     ///
     /// # Errors
     /// `Interrupted` by a signal; the others mean that the descriptor is not what it was.
-    pub(super) fn wait(&mut self, sleep: Sleep) -> io::Result<usize> {
+    pub(super) fn wait(&mut self, sleep: Sleep) -> io::Result<bool> {
+        assert!(self.left.is_empty(), "events are taken before others are waited for");
+        let count = self.sleep(sleep)?;
+        self.left = 0..count;
+        Ok(count == self.events.len())
+    }
+
+    fn sleep(&mut self, sleep: Sleep) -> io::Result<usize> {
         let left = match sleep {
             Sleep::None => return self.wait_ms(0),
             Sleep::Forever => return self.wait_ms(-1),
@@ -142,21 +153,22 @@ impl Poller {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as usize) }
     }
 
-    /// One of the events that the last wait has brought.
+    /// The next of the events that the last wait has brought.
     #[inline]
-    pub(super) fn event(&self, index: usize) -> Event {
-        let event = self.events[index];
-        Event { fd: event.u64 as RawFd, bits: event.events }
+    pub(super) fn event(&mut self) -> Option<Event> {
+        let event = self.events[self.left.next()?];
+        Some(Event { fd: event.u64 as RawFd, bits: event.events })
+    }
+
+    /// Whether the last wait has brought events that nobody has taken.
+    #[inline]
+    pub(super) fn has_events(&self) -> bool {
+        !self.left.is_empty()
     }
 
     #[cfg(test)]
     pub(super) fn pretend(&mut self, has_nanoseconds: bool) {
         self.has_nanoseconds = has_nanoseconds;
-    }
-
-    /// Whether that many events may not have been all.
-    pub(super) fn is_full(&self, count: usize) -> bool {
-        count == self.events.len()
     }
 }
 
