@@ -18,6 +18,9 @@ pub struct Cell {
     pub depth: usize,
     /// Busy work of the client for each reply; zero saturates the server.
     pub pace: Duration,
+    /// An open loop: requests come at this share of the capacity, in percent, whatever the replies
+    /// do. `None` is a closed loop: the next request waits for the reply.
+    pub open_percent: Option<u32>,
 }
 
 /// What a client writes at once, and what it then waits for.
@@ -46,16 +49,28 @@ impl Cell {
             Cell { depth: 16, ..Cell::echo("depth16-500", 64, 500) },
             Cell { mode: Mode::Http, ..Cell::echo("http-64", 0, 64) },
             Cell { mode: Mode::Http, ..Cell::echo("http-512", 0, 512) },
+            Cell::echo("echo64-1-open30", 64, 1).open(30),
+            Cell::echo("echo64-1-open60", 64, 1).open(60),
+            Cell::echo("echo64-50-open30", 64, 50).open(30),
+            Cell::echo("echo64-50-open60", 64, 50).open(60),
+            Cell::echo("echo64-50-open90", 64, 50).open(90),
+            Cell::echo("echo64-500-open30", 64, 500).open(30),
+            Cell::echo("echo64-500-open60", 64, 500).open(60),
+            Cell::echo("echo64-500-open90", 64, 500).open(90),
         ]
     }
 
     fn echo(name: &'static str, message_size: usize, connections: usize) -> Cell {
         let (mode, depth, pace) = (Mode::Echo, 1, Duration::ZERO);
-        Cell { name, mode, message_size, connections, depth, pace }
+        Cell { name, mode, message_size, connections, depth, pace, open_percent: None }
     }
 
     fn paced(self) -> Cell {
         Cell { pace: PACE, ..self }
+    }
+
+    fn open(self, percent: u32) -> Cell {
+        Cell { open_percent: Some(percent), ..self }
     }
 
     /// The bytes of one exchange. They are never freed, so that a send whose completion was

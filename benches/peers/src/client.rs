@@ -16,7 +16,7 @@ use crate::ring::{BufferRing, Ring};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// How long after the end of a slice the last reply may come.
-const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 const WAIT: Duration = Duration::from_secs(1);
 
 const BUFFER_GROUP: u16 = 0;
@@ -27,8 +27,8 @@ const SEND_TAG: u64 = 1 << 63;
 
 /// Lives as long as its ring, because the kernel may write to the buffers until then.
 pub struct Client<'a> {
-    ring: Ring<'a>,
-    buffers: BufferRing,
+    pub(crate) ring: Ring<'a>,
+    pub(crate) buffers: BufferRing,
     connections: Vec<Connection>,
     /// Which connections lead to which server, for error messages.
     servers: Vec<(Range<usize>, String)>,
@@ -46,6 +46,8 @@ struct Connection {
 pub struct Slice {
     pub messages: u64,
     pub elapsed: Duration,
+    /// The longest time for which the client itself did nothing; known of an open loop only.
+    pub stalled: Duration,
 }
 
 impl<'a> Client<'a> {
@@ -126,7 +128,8 @@ impl<'a> Client<'a> {
                 }
             }
         }
-        Ok(Slice { messages: exchanges * cell.depth as u64, elapsed: now - start })
+        let messages = exchanges * cell.depth as u64;
+        Ok(Slice { messages, elapsed: now - start, stalled: Duration::ZERO })
     }
 
     /// Closes all connections.
@@ -154,8 +157,18 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
+    /// When the request was sent, or was to be sent, whose reply came last.
+    pub(crate) fn sent_at(&self, index: usize) -> Instant {
+        self.connections[index].sent_at
+    }
+
     #[inline]
-    fn request(&mut self, index: usize, exchange: Exchange, now: Instant) -> io::Result<()> {
+    pub(crate) fn request(
+        &mut self,
+        index: usize,
+        exchange: Exchange,
+        now: Instant,
+    ) -> io::Result<()> {
         let connection = &mut self.connections[index];
         connection.sent_at = now;
         connection.received = 0;
@@ -173,7 +186,7 @@ impl<'a> Client<'a> {
 
     /// Takes the bytes of a completion; the connection, when its reply is now whole.
     #[inline]
-    fn reply_ended_by(
+    pub(crate) fn reply_ended_by(
         &mut self,
         completion: &cqueue::Entry,
         exchange: Exchange,
@@ -210,7 +223,7 @@ impl<'a> Client<'a> {
 
     /// The error that names the server of a connection, which is not always the one that is
     /// being loaded.
-    fn failure(&self, index: usize, message: &str) -> io::Error {
+    pub(crate) fn failure(&self, index: usize, message: &str) -> io::Error {
         let owner = self.servers.iter().find(|(connections, _)| connections.contains(&index));
         let name = owner.map_or("unknown server", |(_, name)| name);
         io::Error::other(format!("{name}: {message}"))

@@ -24,6 +24,12 @@ impl Histogram {
         self.total += 1;
     }
 
+    /// Takes over all that `other` has recorded.
+    pub fn add(&mut self, other: &Histogram) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
+        self.total += other.total;
+    }
+
     /// The value that the share `quantile` of all values does not exceed, up to the width of a
     /// bucket; 0 when nothing was recorded.
     pub fn quantile(&self, quantile: f64) -> u64 {

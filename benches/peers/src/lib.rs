@@ -9,6 +9,7 @@ pub mod cell;
 pub mod child;
 pub mod client;
 pub mod histogram;
+pub mod open_loop;
 pub mod protocol;
 pub mod report;
 pub mod ring;

@@ -35,6 +35,8 @@ pub struct Row {
     pub p999_us: f64,
     pub syscalls: Option<f64>,
     pub busy: f64,
+    /// Rounds of an open loop whose latencies are left out.
+    pub spoiled: usize,
     /// Large when the machine has other work: then even the ratios are not to be trusted.
     pub disturbed: f64,
 }
@@ -88,6 +90,11 @@ impl CellReport {
         if self.rows.iter().any(|row| row.disturbed > DISTURBED_MAX) {
             table.push_str("  (other work on the servers' CPU: not to be trusted)\n");
         }
+        let spoiled = self.rows.iter().map(|row| row.spoiled).max().unwrap_or(0);
+        if spoiled > 0 {
+            writeln!(table, "  (latencies of up to {spoiled} rounds are left out: other work)")
+                .expect("writing to a string");
+        }
         table
     }
 
@@ -124,6 +131,7 @@ impl Row {
             p999_us: latency_us(0.999),
             syscalls: record.syscalls_per_message(),
             busy: median_of(|sample| sample.busy),
+            spoiled: record.spoiled,
             disturbed: median_of(|sample| sample.disturbed),
         }
     }

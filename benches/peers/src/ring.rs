@@ -73,6 +73,15 @@ impl<'a> Ring<'a> {
         retry_later(result)
     }
 
+    /// As [`Ring::turn`], without waiting, and without a system call when there is nothing to do.
+    #[inline]
+    pub fn poll(&mut self) -> io::Result<()> {
+        self.completions.sync();
+        self.submissions.sync();
+        let idle = self.submissions.is_empty() && !self.submissions.taskrun();
+        if idle { Ok(()) } else { self.enter(0, EnterFlags::GETEVENTS) }
+    }
+
     /// Submits what is queued and does not wait.
     pub fn submit(&mut self) -> io::Result<()> {
         self.enter(0, EnterFlags::empty())

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cell::{Cell, Exchange};
 use crate::child::{Server, Times};
 use crate::client::{Client, Slice};
 use crate::histogram::Histogram;
+use crate::open_loop::Schedule;
 use crate::syscalls::SyscallCounter;
 
 /// The CPU of the servers; the load generator runs on another.
@@ -37,6 +38,9 @@ pub struct Record {
     /// One per round, in the same order for all contenders.
     pub samples: Vec<Sample>,
     pub latency: Histogram,
+    /// Rounds of an open loop whose latencies say something of the machine's other work only: the
+    /// client or the server was kept from running.
+    pub spoiled: usize,
     syscalls: Syscalls,
 }
 
@@ -64,6 +68,14 @@ pub struct Sample {
     pub disturbed: f64,
 }
 
+/// For how long an open loop's client may do nothing, and what share of a slice its server may be
+/// kept from running.
+const STALL_MAX: Duration = Duration::from_micros(500);
+const KEPT_WAITING_MAX: f64 = 0.02;
+
+/// Loads of all servers, one after the other, by which their capacity is found.
+const CAPACITY_LOADS: usize = 3;
+
 /// Measures the cell; one record for each contender.
 pub fn measure(
     cell: &Cell,
@@ -77,6 +89,7 @@ pub fn measure(
     for _ in 0..effort.repeats {
         let mut lanes = Vec::new();
         let result = open_all(&mut lanes, contenders, cell, exchange, &mut order, client)
+            .and_then(|()| settle_rate(&mut lanes, effort, client))
             .and_then(|()| load_in_turn(&lanes, effort, &mut order, client, &mut records));
         // The connections end before their servers do, whatever has happened.
         let disconnected = client.disconnect();
@@ -102,6 +115,26 @@ fn open_all<'a>(
     Ok(())
 }
 
+/// For an open loop: all servers get the same requests a second, that share of what the slowest of
+/// them serves in a closed loop.
+fn settle_rate(lanes: &mut [Lane], effort: Effort, client: &mut Client) -> io::Result<()> {
+    let Some(percent) = lanes.first().and_then(|lane| lane.cell.open_percent) else {
+        return Ok(());
+    };
+    let mut capacity = f64::INFINITY;
+    for lane in &*lanes {
+        let mut best = 0.0_f64;
+        for _ in 0..CAPACITY_LOADS {
+            let latency = &mut Histogram::default();
+            let slice = lane.load_closed(client, effort.slice, latency)?;
+            best = best.max(slice.messages as f64 / slice.elapsed.as_secs_f64());
+        }
+        capacity = capacity.min(best);
+    }
+    lanes.iter_mut().for_each(|lane| lane.rate = capacity * f64::from(percent) / 100.0);
+    Ok(())
+}
+
 fn load_in_turn(
     lanes: &[Lane],
     effort: Effort,
@@ -110,13 +143,11 @@ fn load_in_turn(
     records: &mut [Record],
 ) -> io::Result<()> {
     for lane in lanes {
-        lane.load(client, effort.slice, &mut Histogram::default())?;
+        lane.load(client, effort.slice, 0, &mut Histogram::default())?;
     }
-    for _ in 0..effort.rounds {
+    for round in 0..effort.rounds {
         for &index in order.shuffled() {
-            let record = &mut records[index];
-            let sample = lanes[index].sample(client, effort.slice, &mut record.latency)?;
-            record.samples.push(sample);
+            lanes[index].sample(client, effort.slice, round as u64, &mut records[index])?;
         }
     }
     for (lane, record) in lanes.iter().zip(records) {
@@ -133,6 +164,8 @@ struct Lane<'a> {
     connections: Range<usize>,
     cell: &'a Cell,
     exchange: Exchange,
+    /// Requests a second of an open loop.
+    rate: f64,
 }
 
 impl<'a> Lane<'a> {
@@ -147,10 +180,30 @@ impl<'a> Lane<'a> {
         let server = Server::start(&contender.command, cell.mode, SERVER_CPU)
             .map_err(|error| of_server(name, error))?;
         let connections = client.connect(name, server.address, cell.connections)?;
-        Ok(Lane { index, name, server, connections, cell, exchange })
+        Ok(Lane { index, name, server, connections, cell, exchange, rate: 0.0 })
     }
 
+    /// Loads the server as the cell says. The rounds of an open loop have their own times of
+    /// requests, the same ones for all servers.
     fn load(
+        &self,
+        client: &mut Client,
+        length: Duration,
+        round: u64,
+        latency: &mut Histogram,
+    ) -> io::Result<Slice> {
+        if self.cell.open_percent.is_none() {
+            return self.load_closed(client, length, latency);
+        }
+        // A client that never sleeps leaves the machine's other work its share here, where it does
+        // not disturb; else the kernel would take it in the middle of a slice.
+        std::thread::sleep(length / 8);
+        let seed = (round + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let schedule = Schedule::new(self.rate, Instant::now(), seed);
+        client.run_open(self.connections.clone(), schedule, self.exchange, length, latency)
+    }
+
+    fn load_closed(
         &self,
         client: &mut Client,
         length: Duration,
@@ -159,24 +212,35 @@ impl<'a> Lane<'a> {
         client.run(self.connections.clone(), self.cell, self.exchange, length, latency)
     }
 
+    /// Adds one sample to the record.
     fn sample(
         &self,
         client: &mut Client,
         length: Duration,
-        latency: &mut Histogram,
-    ) -> io::Result<Sample> {
+        round: u64,
+        record: &mut Record,
+    ) -> io::Result<()> {
+        let mut latency = Histogram::default();
         let before = self.times()?;
-        let slice = self.load(client, length, latency)?;
+        let slice = self.load(client, length, round, &mut latency)?;
         let after = self.times()?;
         let cpu_ns = (after.running_ns - before.running_ns) as f64;
         let waiting_ns = (after.waiting_ns - before.waiting_ns) as f64;
         let elapsed = slice.elapsed.as_secs_f64();
-        Ok(Sample {
+        let disturbed = waiting_ns / 1e9 / elapsed;
+        record.samples.push(Sample {
             cpu_ns_per_message: cpu_ns / slice.messages as f64,
             messages_per_second: slice.messages as f64 / elapsed,
             busy: cpu_ns / 1e9 / elapsed,
-            disturbed: waiting_ns / 1e9 / elapsed,
-        })
+            disturbed,
+        });
+        let is_open = self.cell.open_percent.is_some();
+        if is_open && (slice.stalled > STALL_MAX || disturbed > KEPT_WAITING_MAX) {
+            record.spoiled += 1;
+        } else {
+            record.latency.add(&latency);
+        }
+        Ok(())
     }
 
     /// In a slice of its own, because the tracepoint slows every call down a little.
@@ -189,7 +253,7 @@ impl<'a> Lane<'a> {
         let Ok(mut counter) = SyscallCounter::attach(&self.server) else {
             return Ok(());
         };
-        let slice = self.load(client, length, &mut Histogram::default())?;
+        let slice = self.load(client, length, 0, &mut Histogram::default())?;
         // The last calls are those with which the server goes to sleep.
         self.times()?;
         syscalls.count += counter.read()?;

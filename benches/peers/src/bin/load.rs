@@ -15,6 +15,8 @@ use peers::trial::{self, CLIENT_CPU, Contender, Effort};
 
 const USAGE: &str = "\
 usage: load [options] [CELL ...]      all cells when none is named
+                      a cell `..-open60` is an open loop: requests come at 60 % of the capacity of
+                      the slowest server, and latency runs from when they were to be sent
   --list              names the cells and ends
   --servers A,B,...   NAME for the program NAME_server beside this one, NAME=COMMAND, or quoit-epoll
                       for quoit's server on its epoll driver; the first is the base and runs twice
@@ -26,7 +28,8 @@ usage: load [options] [CELL ...]      all cells when none is named
   --out DIRECTORY     also writes the tables, and one row of TSV for each cell and server";
 
 const SERVERS: &str = "raw,quoit,epoll,quoit-epoll,tokio";
-const QUOIT_ON_EPOLL: &str = "quoit-epoll";
+/// The same server in another way, by the environment.
+const QUOITS: [(&str, &str); 1] = [("quoit-epoll", "QUOIT_DRIVER=epoll")];
 
 const SQ_ENTRIES: u32 = 1024;
 const CQ_ENTRIES: u32 = 8192;
@@ -192,13 +195,14 @@ fn contenders(list: &str) -> Result<Vec<Contender>, String> {
 }
 
 fn contender(item: &str, directory: &Path) -> Result<Contender, String> {
+    if let Some((_, variable)) = QUOITS.iter().find(|(name, _)| *name == item) {
+        // `env` becomes the program.
+        let server = contender("quoit", directory)?;
+        let environment = ["env", variable].map(str::to_owned);
+        let command = environment.into_iter().chain(server.command).collect();
+        return Ok(Contender { name: item.to_owned(), command });
+    }
     let (name, command) = match item.split_once('=') {
-        // The same server on its other driver; `env` becomes the program.
-        None if item == QUOIT_ON_EPOLL => {
-            let server = contender("quoit", directory)?;
-            let environment = ["env", "QUOIT_DRIVER=epoll"].map(str::to_owned);
-            (item, environment.into_iter().chain(server.command).collect())
-        }
         Some((name, command)) => (name, command.split_whitespace().map(str::to_owned).collect()),
         None => {
             let program = directory.join(format!("{item}_server"));
