@@ -80,7 +80,7 @@ const TABLE: [(Cap, &str, &str, &str); 22] = [
     (Cap::DeferTaskrun, "defer-taskrun", "6.1", "completions run outside of the enter as well"),
     (Cap::NoSqarray, "no-sqarray", "6.6", "each request goes through an array of indices"),
     (Cap::ExtArgAbs, "ext-arg-abs", "6.12", "a wait's deadline is relative to a clock read before"),
-    (Cap::MinWait, "min-wait", "6.12", "nothing: it is not used"),
+    (Cap::MinWait, "min-wait", "6.12", "each sleep ends with the first answer"),
     (Cap::NoIowait, "no-iowait", "6.15", "an idle core is accounted as waiting for a disk"),
 ];
 

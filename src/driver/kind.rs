@@ -4,10 +4,10 @@ use std::fmt;
 use std::io;
 use std::str::FromStr;
 
-use super::Driver;
 use super::caps::Mask;
 use super::epoll::Epoll;
 use super::uring::{self, EnterFault, Refused, Sizes, Uring};
+use super::{Driver, Waiting};
 
 /// A kernel that a runtime can be told to use.
 ///
@@ -42,7 +42,8 @@ impl DriverKind {
     /// # Errors
     /// What the system answered; [`UnknownCaps`](super::UnknownCaps).
     pub fn open(self) -> io::Result<Box<dyn Driver>> {
-        let sizes = Sizes { mask: Mask::of_the_environment()?, ..Sizes::default() };
+        let waiting = Waiting::of_the_environment()?;
+        let sizes = Sizes { mask: Mask::of_the_environment()?, waiting, ..Sizes::default() };
         let opened = self.open_with(sizes, None);
         opened.map(|choice| choice.found).map_err(|neither| neither.wanted.error)
     }

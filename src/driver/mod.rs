@@ -28,11 +28,13 @@ pub(crate) mod sim;
 pub(crate) mod sqe;
 pub(crate) mod unpark;
 pub(crate) mod uring;
+mod waiting;
 
 pub use caps::{Capability, UnknownCaps};
 pub use kind::{DriverKind, UnknownDriver};
 pub use sqe::{Cqe, Fields, Sqe};
 pub use unpark::{Kick, Unparker};
+pub use waiting::{UnknownWaiting, Waiting};
 
 /// A kernel takes requests and gives answers.
 ///
@@ -254,4 +256,14 @@ pub struct Counters {
     pub interrupted: u64,
     /// Sleeps that another thread ended.
     pub kicks: u64,
+    /// Sleeps that waited for several answers.
+    pub coalesced: u64,
+    /// Windows of the rule that tests itself in which a sleep ended with the first answer.
+    pub windows_off: u64,
+    /// Windows of that rule in which a sleep waited for several.
+    pub windows_on: u64,
+    /// Times that the queues were watched for a moment before a sleep.
+    pub spins: u64,
+    /// Those of them that made the sleep unnecessary.
+    pub spins_won: u64,
 }

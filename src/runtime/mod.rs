@@ -52,6 +52,7 @@ use self::local::Local;
 pub use self::remote_task::RemoteTask;
 use self::shard::Shard;
 pub use self::stats::Stats;
+pub use crate::driver::Waiting;
 use crate::op::Drained;
 use crate::sys::current;
 use crate::task::JoinHandle;

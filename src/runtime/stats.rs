@@ -30,6 +30,17 @@ pub struct Stats {
     pub interrupted: u64,
     /// Sleeps that another thread ended.
     pub remote_wakes: u64,
+    /// Sleeps that waited for several answers ([`Builder::waiting`](super::Builder::waiting)).
+    pub coalesced_sleeps: u64,
+    /// Windows of at least 2 ms in which a sleep ended with the first answer, under the same.
+    pub windows_off: u64,
+    /// Windows in which a sleep waited for several.
+    pub windows_on: u64,
+    /// Times that the core watched its queues before a sleep
+    /// ([`Builder::spin`](super::Builder::spin)).
+    pub spins: u64,
+    /// Those of them in which something came, so that it did not sleep.
+    pub spins_won: u64,
     /// Answers that named nothing in flight: always 0, or there is a bug.
     pub stray: u64,
     /// Receives that found no provided buffer.

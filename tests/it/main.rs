@@ -27,4 +27,5 @@ mod task;
 mod tcp;
 mod threads;
 mod time;
+mod waiting;
 mod words;

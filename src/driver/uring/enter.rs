@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 
 use io_uring::{IoUring, types};
 
+use super::coalesce::MOST_US;
 use super::{EnterFault, Wait, setup};
 use crate::driver::caps::{Cap, Caps};
 use crate::driver::sqe::timespec;
@@ -15,6 +16,9 @@ const EXT_ARG: u32 = 1 << 3;
 const REGISTERED_RING: u32 = 1 << 4;
 const ABS_TIMER: u32 = 1 << 5;
 const NO_IOWAIT: u32 = 1 << 7;
+
+/// Nanoseconds to a deadline that never comes: a hundred years.
+const FAR: u64 = 100 * 365 * 86_400 * 1_000_000_000;
 
 const REGISTER_RING_FDS: u32 = 20;
 const UNREGISTER_RING_FDS: u32 = 21;
@@ -73,18 +77,26 @@ impl Enter {
         self.always & REGISTERED_RING != 0
     }
 
-    /// Hands over `queued` requests and waits as told.
+    /// Hands over `queued` requests and waits as told: for one answer, or for as many as `want` says
+    /// until [`MOST_US`] have passed, and from then on for one.
     ///
     /// # Errors
     /// A broken invariant or foul play; the ring must not be used any more.
-    pub(crate) fn call(&mut self, queued: u32, wait: Wait) -> io::Result<Outcome> {
+    pub(crate) fn call(
+        &mut self,
+        queued: u32,
+        wait: Wait,
+        want: Option<u32>,
+    ) -> io::Result<Outcome> {
         if let Some(outcome) = self.inject(queued) {
             return outcome;
         }
-        let outcome = match wait {
-            Wait::Poll => self.plain(queued, 0),
-            Wait::Block => self.plain(queued, 1),
-            Wait::Until(time) => self.until(queued, time),
+        let outcome = match (wait, want) {
+            (Wait::Poll, _) => self.plain(queued, 0),
+            (Wait::Block, None) => self.plain(queued, 1),
+            // Without a deadline the kernel would end the wait after its first part, empty-handed.
+            (Wait::Block, Some(_)) => self.until(queued, clock::monotonic() + FAR, want),
+            (Wait::Until(time), _) => self.until(queued, time, want),
         };
         self.judge(outcome)
     }
@@ -94,7 +106,7 @@ impl Enter {
         unsafe { self.enter(queued, want, 0, std::ptr::null(), 0) }
     }
 
-    fn until(&self, queued: u32, time: u64) -> io::Result<u32> {
+    fn until(&self, queued: u32, time: u64, want: Option<u32>) -> io::Result<u32> {
         // A time already past would still cost a timer's trip.
         let left = time.saturating_sub(clock::monotonic());
         if left == 0 {
@@ -102,11 +114,18 @@ impl Enter {
         }
         let ns = if self.absolute { time } else { left };
         let timespec = timespec(ns);
-        let argument = types::SubmitArgs::new().timespec(&timespec);
+        let least_us = if want.is_some() { MOST_US } else { 0 };
+        let argument = types::SubmitArgs::new().timespec(&timespec).min_wait_usec(least_us);
         let flags = EXT_ARG | if self.absolute { ABS_TIMER } else { 0 };
         // SAFETY: the argument and the timespec in it live until the call returns.
         unsafe {
-            self.enter(queued, 1, flags, (&raw const argument).cast(), size_of_val(&argument))
+            self.enter(
+                queued,
+                want.unwrap_or(1),
+                flags,
+                (&raw const argument).cast(),
+                size_of_val(&argument),
+            )
         }
     }
 

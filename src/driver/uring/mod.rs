@@ -6,12 +6,15 @@
 //! loop on `SQ_TASKRUN` would hang, because an empty enter does not clear that flag.
 
 mod bell;
+mod coalesce;
 mod enter;
 mod fixed;
 mod padded;
 mod probe;
 mod restrict;
 mod setup;
+mod sleep;
+mod spin;
 mod usable;
 
 use std::cell::OnceCell;
@@ -26,12 +29,13 @@ use io_uring::{IoUring, Probe, opcode, types};
 use super::caps::{Cap, Caps, Mask};
 use super::eventfd::EventFd;
 use super::pad::steps::Steps;
-use super::{Call, Counters, Cqe, Driver, RESERVED, Register, Sqe, Unparker, Wait, call};
+use super::{Call, Counters, Cqe, Driver, RESERVED, Register, Sqe, Unparker, Wait, Waiting, call};
 use crate::sys::atomic::Arc;
 use crate::sys::{clock, fork};
 use bell::Bell;
 use enter::Outcome;
 pub(crate) use setup::{Refused, is_about_io_uring};
+use sleep::Sleeper;
 pub(crate) use usable::is_usable;
 
 /// The answer of the poll that watches the kick.
@@ -69,6 +73,8 @@ pub(crate) struct Uring {
     quiet_laps: u32,
     work_may_be_left: bool,
     backoff: Duration,
+    /// How this core sleeps, if not simply until something comes.
+    sleeper: Option<Box<Sleeper>>,
     counters: Counters,
     listed: Option<fork::Listed>,
 }
@@ -79,11 +85,20 @@ pub(crate) struct Sizes {
     pub(crate) submissions: u32,
     pub(crate) completions: u32,
     pub(crate) mask: Mask,
+    pub(crate) waiting: Waiting,
+    /// For how long the queues are watched before a sleep, at most.
+    pub(crate) spin: Duration,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Sizes { submissions: 512, completions: 8192, mask: Mask::default() }
+        Sizes {
+            submissions: 512,
+            completions: 8192,
+            mask: Mask::default(),
+            waiting: Waiting::default(),
+            spin: Duration::ZERO,
+        }
     }
 }
 
@@ -124,6 +139,7 @@ impl Uring {
             quiet_laps: 0,
             work_may_be_left: false,
             backoff: Duration::ZERO,
+            sleeper: Sleeper::new(sizes, caps),
             counters: Counters::default(),
             listed: Some(listed),
         })
@@ -132,6 +148,14 @@ impl Uring {
     /// What was found when the ring was opened.
     pub(crate) fn caps(&self) -> Caps {
         self.caps
+    }
+
+    #[inline]
+    fn queue_counted(&mut self, sqe: Sqe) {
+        if let Some(sleeper) = &mut self.sleeper {
+            sleeper.note_push(&sqe);
+        }
+        self.queue(sqe);
     }
 
     fn queue(&mut self, sqe: Sqe) {
@@ -205,6 +229,13 @@ impl Uring {
             return Ok(());
         }
         self.quiet_laps = 0;
+        if self.may_spin(wait) {
+            return self.trade_spinning(wait, answers);
+        }
+        self.hand_over(wait, answers)
+    }
+
+    fn hand_over(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {
         let (before, kicks) = (answers.len(), self.counters.kicks);
         loop {
             self.refill();
@@ -218,13 +249,15 @@ impl Uring {
             let in_hand = answers.len() > before || self.counters.kicks != kicks;
             let hurry = overflowed || !self.spill.is_empty() || in_hand;
             let wait = if hurry { Wait::Poll } else { wait };
+            let want = self.sleeper.as_ref().and_then(|sleeper| sleeper.want(wait));
             self.counters.enters += 1;
-            let outcome = self.enter.call(queued as u32, wait)?;
+            let outcome = self.enter.call(queued as u32, wait, want)?;
             if let Outcome::Done { submitted } = outcome {
                 self.counters.sqes += u64::from(submitted);
             }
             let taken = self.reap(answers);
             self.work_may_be_left = taken >= WORK_A_CALL;
+            self.note_lap(want, taken, kicks);
             match outcome {
                 Outcome::Done { .. } if self.spill.is_empty() => {
                     self.backoff = Duration::ZERO;
@@ -275,7 +308,7 @@ unsafe impl Driver for Uring {
             // SAFETY: the caller's promise.
             return unsafe { self.push_in_steps(sqe) };
         }
-        self.queue(sqe);
+        self.queue_counted(sqe);
     }
 
     fn enter(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {
@@ -378,7 +411,8 @@ mod tests {
     }
 
     fn sizes(submissions: u32, completions: u32, mask: &str) -> Sizes {
-        Sizes { submissions, completions, mask: mask.parse().unwrap() }
+        let mask = mask.parse().unwrap();
+        Sizes { submissions, completions, mask, ..Sizes::default() }
     }
 
     fn nop(user_data: u64) -> Sqe {

@@ -9,11 +9,11 @@ use io_uring::IoUring;
 
 use super::setup::{self, Refused};
 use super::{Sizes, enter, probe};
-use crate::driver::caps::{Caps, Mask};
+use crate::driver::caps::Caps;
 
 /// Sizes of a ring that only asks. Small, so that no limit of memory answers in io_uring's place.
 fn small() -> Sizes {
-    Sizes { submissions: 1, completions: 2, mask: Mask::default() }
+    Sizes { submissions: 1, completions: 2, ..Sizes::default() }
 }
 
 /// Opens the smallest ring, asks it what it must have, enters it, and closes it.

@@ -19,7 +19,9 @@ usage: load [options] [CELL ...]      all cells when none is named
                       the slowest server, and latency runs from when they were to be sent
   --list              names the cells and ends
   --servers A,B,...   NAME for the program NAME_server beside this one, NAME=COMMAND, or quoit-epoll
-                      for quoit's server on its epoll driver; the first is the base and runs twice
+                      for quoit's server on its epoll driver, quoit-balanced and quoit-throughput for
+                      its server that may wait for several answers, quoit-spin for one that spins
+                      50 µs; the first is the base and runs twice
   --rounds N          rounds for each set of processes
   --repeats K         how often the processes are started afresh
   --slice-ms N        how long a server is loaded in a round
@@ -29,7 +31,12 @@ usage: load [options] [CELL ...]      all cells when none is named
 
 const SERVERS: &str = "raw,quoit,epoll,quoit-epoll,tokio";
 /// The same server in another way, by the environment.
-const QUOITS: [(&str, &str); 1] = [("quoit-epoll", "QUOIT_DRIVER=epoll")];
+const QUOITS: [(&str, &str); 4] = [
+    ("quoit-epoll", "QUOIT_DRIVER=epoll"),
+    ("quoit-balanced", "QUOIT_WAITING=balanced"),
+    ("quoit-throughput", "QUOIT_WAITING=throughput"),
+    ("quoit-spin", "SPIN_US=50"),
+];
 
 const SQ_ENTRIES: u32 = 1024;
 const CQ_ENTRIES: u32 = 8192;

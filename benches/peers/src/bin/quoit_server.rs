@@ -1,14 +1,22 @@
 //! quoit: one task per connection, written as its documentation teaches.
 
 use std::io;
+use std::time::Duration;
 
 use peers::protocol::{Mode, Responder};
 use peers::server::{Options, announce_ready};
 use quoit::net::{TcpListener, TcpStream};
+use quoit::runtime::Builder;
 
 fn main() -> io::Result<()> {
     let options = Options::from_command_line();
-    quoit::runtime::run(serve(options)).map_err(io::Error::other)?
+    let mut builder = Builder::new();
+    // QUOIT_WAITING is the runtime's own; to spin has no variable but this one.
+    if let Ok(text) = std::env::var("SPIN_US") {
+        let most = text.parse().map_err(io::Error::other)?;
+        builder = builder.spin(Duration::from_micros(most));
+    }
+    builder.run(serve(options)).map_err(io::Error::other)?
 }
 
 async fn serve(options: Options) -> io::Result<()> {
