@@ -5,6 +5,7 @@
 //! kernel leaves over (it runs about twenty pieces of work a call) the next lap's enter runs; a
 //! loop on `SQ_TASKRUN` would hang, because an empty enter does not clear that flag.
 
+mod alone;
 mod bell;
 mod coalesce;
 mod enter;
@@ -64,6 +65,9 @@ pub(crate) struct Uring {
     steps: Option<Box<Steps>>,
     /// Requests that found the queue full, in order.
     spill: VecDeque<Sqe>,
+    /// The lap's only request so far, if it is a send.
+    alone: Option<Sqe>,
+    sends_alone: bool,
     /// Its count is not read while a poll watches it: each ring is an edge.
     kick: Arc<EventFd>,
     unparker: Unparker,
@@ -132,6 +136,8 @@ impl Uring {
             caps,
             steps: Steps::new(caps, mask.last_opcode),
             spill: VecDeque::new(),
+            alone: None,
+            sends_alone: true,
             unparker: Unparker::new(Arc::clone(&kick)),
             kick,
             kick_is_watched: false,
@@ -224,6 +230,8 @@ impl Uring {
     /// Hands over, sleeps as told, and reaps.
     fn trade(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {
         self.watch_kick();
+        // With an answer in hand there is no reason to sleep.
+        let wait = if self.send_alone(answers) { Wait::Poll } else { wait };
         if wait == Wait::Poll && self.quiet_laps < QUIET_LAPS && self.nothing_to_trade() {
             self.quiet_laps += 1;
             return Ok(());
@@ -308,7 +316,9 @@ unsafe impl Driver for Uring {
             // SAFETY: the caller's promise.
             return unsafe { self.push_in_steps(sqe) };
         }
-        self.queue_counted(sqe);
+        if !self.keep_alone(&sqe) {
+            self.queue_counted(sqe);
+        }
     }
 
     fn enter(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {
