@@ -41,6 +41,7 @@ use std::io;
 
 use crate::driver::Cqe;
 
+mod any;
 mod error;
 mod filling;
 mod io_buf;
@@ -54,6 +55,7 @@ pub use pool::PooledBuf;
 pub use slice::Slice;
 pub use vectored::{IoVectored, IoVectoredMut};
 
+pub(crate) use any::{AnyBufs, Single};
 pub(crate) use error::map_buf;
 pub(crate) use filling::{Filling, FillingVectored};
 pub(crate) use io_buf::{rest_to_fill, rest_to_write};

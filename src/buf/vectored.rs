@@ -357,6 +357,22 @@ impl Iovecs {
         rest.finish()
     }
 
+    /// As [`fill`](Iovecs::fill) of several lists, of each behind what is done of it.
+    pub(crate) fn fill_each<'a, V: IoVectored>(
+        &mut self,
+        lists: impl Iterator<Item = (&'a V, usize)>,
+    ) -> usize {
+        let mut rest = self.restart(0);
+        for (bufs, done) in lists {
+            rest.skip = done;
+            if bufs.visit_bufs(|start, len| rest.point_at(start.cast_mut(), len)).is_break() {
+                break;
+            }
+            assert!(rest.skip == 0, "{} more bytes done than the buffers hold", rest.skip);
+        }
+        rest.finish()
+    }
+
     /// Points at what is left to fill of `bufs` behind their first `done` bytes, 1024 buffers at
     /// most, and returns how many bytes that are. 0 means that there is no room.
     ///

@@ -37,7 +37,7 @@ use crate::driver::{Cqe, Sqe};
 
 pub(crate) use answers::{Answers, Multishot, Next};
 pub(crate) use ring::{Drained, Limits, Ring, with};
-pub(crate) use submission::Submission;
+pub(crate) use submission::{Canceller, Submission};
 
 /// One kind of operation: how it asks, and what it makes of the answers.
 ///

@@ -286,6 +286,13 @@ impl Ring {
         }
     }
 
+    /// Has an operation cancelled with the next lap, if it has not ended.
+    pub(super) fn cancel(&self, id: OpId) {
+        if self.table.get(id).is_some_and(|slot| slot.state() == State::Waiting) {
+            self.table.cancel(id);
+        }
+    }
+
     /// Gives an operation up: it is cancelled with the next lap, and its answer is abandoned.
     pub(super) fn orphan(&self, id: OpId) {
         match self.table.get(id).map(Slot::state) {

@@ -40,6 +40,14 @@ impl<T: Op> Submission<T> {
         Submission { state: State::Idle(op) }
     }
 
+    /// What others may end it by, once it is in flight.
+    pub(crate) fn canceller(&self) -> Option<Canceller> {
+        match &self.state {
+            State::InFlight(ring, id) => Some(Canceller(Rc::clone(ring), *id)),
+            State::Idle(_) | State::Waiting(_) | State::Done => None,
+        }
+    }
+
     /// Moves the operation into its slot, unless it has to wait for admission.
     #[inline]
     fn submit(&mut self, context: &mut Context<'_>) -> Poll<T::Output> {
@@ -78,6 +86,17 @@ impl<T: Op> Submission<T> {
             _ => State::Idle(op),
         };
         admitted
+    }
+}
+
+/// Ends an operation that somebody else awaits.
+pub(crate) struct Canceller(Rc<Ring>, OpId);
+
+impl Canceller {
+    /// Has it cancelled with the next lap. Its answer comes as ever, and says what it has come to.
+    /// After its end this does nothing (I4).
+    pub(crate) fn cancel(self) {
+        self.0.cancel(self.1);
     }
 }
 

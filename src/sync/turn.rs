@@ -36,7 +36,7 @@ struct Line {
     called: Option<Number>,
 }
 
-type Number = NonZeroU64;
+pub(crate) type Number = NonZeroU64;
 
 /// A place in the line, kept by whoever waits. `None` before the first wait.
 pub(crate) type Ticket = Option<Number>;
@@ -121,6 +121,31 @@ impl<'a, const N: usize, R: Default> Turn<'a, N, R> {
             Some((_, waker)) => guard::wake(waker),
             None => self.held().set(false),
         }
+    }
+
+    /// Has those leave the front of the line whose part the holder of the turn does: as long as
+    /// `take` says so, which may put a waker of its own in the place of theirs. It runs nothing of a
+    /// user.
+    pub(crate) fn take_along(&self, mut take: impl FnMut(&mut R, Number, &mut Waker) -> bool) {
+        self.turns.with_rare(|rare| {
+            let waiting = &mut rare.lines[self.which].waiting;
+            let mut taken = 0;
+            while let Some((number, waker)) = waiting.get_mut(taken)
+                && take(&mut rare.rest, *number, waker)
+            {
+                taken += 1;
+            }
+            waiting.drain(..taken);
+        });
+    }
+
+    /// Has somebody who was taken along stand at the front of the line again.
+    pub(crate) fn stand_in_front(&self, number: Number, waker: Waker) {
+        self.with_line(|line| {
+            let is_first = line.waiting.front().is_none_or(|(next, _)| number < *next);
+            assert!(is_first && line.called.is_none(), "they stood there before everybody else");
+            line.waiting.push_front((number, waker));
+        });
     }
 
     /// Leaves the line. Whoever was called and does not come passes the turn on.

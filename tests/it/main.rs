@@ -9,6 +9,7 @@ mod doctor;
 mod foreign_loop;
 mod fs;
 mod fuzz_cqe;
+mod gather;
 mod kernel_choice;
 mod listener;
 mod loopback;

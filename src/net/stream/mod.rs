@@ -1,9 +1,11 @@
 //! A stream of bytes over a connected socket, whatever its family: its state, how it receives, and
 //! how it sends.
 
+mod gather;
 pub(super) mod receive;
 pub(super) mod send;
 
+use self::gather::Gathering;
 use self::receive::{Inbound, Unread};
 use self::send::Outbound;
 use crate::sync::turn::{Turn, Turns};
@@ -11,10 +13,17 @@ use crate::sync::turn::{Turn, Turns};
 /// What a stream keeps, for its handle and for the operations in flight.
 #[derive(Default)]
 pub(super) struct State {
-    /// Whose turn it is to read and to write, and, where both find room, what is unread.
-    turns: Turns<2, Unread>,
+    /// Whose turn it is to read and to write, and what few streams need.
+    turns: Turns<2, Rare>,
     pub(super) inbound: Inbound,
     pub(super) outbound: Outbound,
+}
+
+/// What a stream has once it needs it.
+#[derive(Default)]
+struct Rare {
+    unread: Unread,
+    gathering: Option<Box<Gathering>>,
 }
 
 // One for each idle connection.
@@ -22,12 +31,12 @@ const _: () = assert!(size_of::<State>() <= 40);
 
 impl State {
     #[inline]
-    fn reading(&self) -> Turn<'_, 2, Unread> {
+    fn reading(&self) -> Turn<'_, 2, Rare> {
         self.turns.turn(0)
     }
 
     #[inline]
-    fn writing(&self) -> Turn<'_, 2, Unread> {
+    fn writing(&self) -> Turn<'_, 2, Rare> {
         self.turns.turn(1)
     }
 }

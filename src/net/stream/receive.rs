@@ -35,20 +35,20 @@ pub(in crate::net) struct Inbound {
 
 /// What arrived for nobody, oldest first.
 #[derive(Default)]
-pub(in crate::net) struct Unread(VecDeque<PooledBuf>);
+pub(super) struct Unread(VecDeque<PooledBuf>);
 
 impl State {
     #[inline]
     fn pop_unread(&self) -> Option<PooledBuf> {
-        self.turns.if_any(|Unread(unread)| unread.pop_front())
+        self.turns.if_any(|rare| rare.unread.0.pop_front())
     }
 
     fn return_unread(&self, bytes: PooledBuf) {
-        self.turns.with_rest(|Unread(unread)| unread.push_front(bytes));
+        self.turns.with_rest(|rare| rare.unread.0.push_front(bytes));
     }
 
     fn push_unread(&self, bytes: PooledBuf) {
-        self.turns.with_rest(|Unread(unread)| unread.push_back(bytes));
+        self.turns.with_rest(|rare| rare.unread.0.push_back(bytes));
     }
 
     /// Keeps bytes for the next read, before all that is unread.

@@ -1,20 +1,26 @@
 //! Sending: one send in flight per stream, in the order of the calls.
 //!
 //! Two sends could interleave as soon as the first fills the socket's buffer, so a call holds the
-//! turn to write until it is done. A send that nobody awaits any more is cancelled (a stuck peer
+//! turn to write until it is done. Those that find it taken are gathered, see
+//! [`gather`](super::gather). A send that nobody awaits any more is cancelled (a stuck peer
 //! would block the next one for ever); what it had sent by then is counted, and the turn passes on
 //! with its last answer.
 
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use io_uring::{opcode, types};
 
 use super::State;
-use crate::buf::{BufError, BufResult, IoBuf, IoVectored, Iovecs, moved, rest_to_write, total_len};
+use super::gather::{self, InLine, MOST_BYTES, Sending};
+use crate::buf::{
+    BufError, BufResult, IoBuf, IoVectored, Iovecs, PooledBuf, Single, map_buf, moved,
+    rest_to_write, total_len,
+};
 use crate::driver::{Cqe, Sqe};
 use crate::op::{Op, Submission};
 use crate::sync::turn::Ticket;
@@ -34,11 +40,25 @@ impl Outbound {
 }
 
 /// The turn to send.
-struct Writing(Fd<State>);
+pub(super) struct Writing(Fd<State>);
 
 impl Writing {
+    /// For whoever has just got the turn.
+    #[inline]
+    pub(super) fn new(fd: &Fd<State>) -> Self {
+        Writing(fd.clone())
+    }
+
+    pub(super) fn raw(&self) -> RawFd {
+        self.0.raw()
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.0
+    }
+
     /// Counts what an answer says was sent of `left` bytes.
-    fn count(&self, cqe: &Cqe, left: usize) -> io::Result<usize> {
+    pub(super) fn count(&self, cqe: &Cqe, left: usize) -> io::Result<usize> {
         let sent = moved(cqe, left)?;
         let outbound = &self.0.outbound;
         outbound.sent.set(outbound.sent.get() + sent as u64);
@@ -58,6 +78,8 @@ impl Drop for Writing {
 /// It is written by hand because a server has one for each connection, and all of its bytes count.
 pub(in crate::net) struct Write<'a, B: IoBuf>(Step<'a, B>);
 
+const _: () = assert!(size_of::<Write<'_, PooledBuf>>() <= 48);
+
 enum Step<'a, B: IoBuf> {
     /// In line for the turn to write.
     Turn {
@@ -67,6 +89,11 @@ enum Step<'a, B: IoBuf> {
         all: bool,
     },
     Sending(Submission<Send<B>>),
+    /// In line with others who want to write, and the buffer with it.
+    InLine {
+        line: InLine<'a, Single<B>>,
+        all: bool,
+    },
     Done,
 }
 
@@ -86,8 +113,9 @@ impl<B: IoBuf> Future for Write<'_, B> {
             let this = &mut *self;
             match &mut this.0 {
                 Step::Turn { fd, ticket, buf, .. } => {
-                    if buf.buf_len() > 0 {
-                        ready!(fd.writing().poll_take(ticket, context));
+                    if buf.buf_len() > 0 && fd.writing().poll_take(ticket, context).is_pending() {
+                        this.0.gather();
+                        return Poll::Pending;
                     }
                 }
                 Step::Sending(send) => {
@@ -99,6 +127,10 @@ impl<B: IoBuf> Future for Write<'_, B> {
                     }
                     continue;
                 }
+                Step::InLine { .. } => match ready!(this.0.poll_rare(context)) {
+                    Some(result) => return Poll::Ready(result),
+                    None => continue,
+                },
                 Step::Done => panic!("a write was polled after it had completed"),
             }
             let Step::Turn { fd, buf, all, .. } = std::mem::replace(&mut this.0, Step::Done) else {
@@ -107,9 +139,46 @@ impl<B: IoBuf> Future for Write<'_, B> {
             if buf.buf_len() == 0 {
                 return Poll::Ready(Ok((0, buf)));
             }
-            let writing = Writing(fd.clone());
+            let writing = Writing::new(fd);
             let send = Send { writing, buf, done: 0, all };
             this.0 = Step::Sending(Submission::new(send));
+        }
+    }
+}
+
+impl<B: IoBuf> Step<'_, B> {
+    /// The turn is another's. Leaves the buffer in line, unless it is to be sent by itself.
+    #[cold]
+    fn gather(&mut self) {
+        let Step::Turn { buf, .. } = self else { unreachable!("it waits for its turn") };
+        let len = buf.buf_len();
+        if len > MOST_BYTES {
+            return;
+        }
+        let Step::Turn { fd, ticket, buf, all } = std::mem::replace(self, Step::Done) else {
+            unreachable!("it was just there")
+        };
+        let number = ticket.expect("whoever waits has a place");
+        *self = Step::InLine { line: InLine::stand(fd, number, Single(buf), len, all), all };
+    }
+
+    /// Whichever of the rare steps it is. `None` if there is more to do.
+    #[cold]
+    fn poll_rare(&mut self, context: &mut Context<'_>) -> Poll<Option<BufResult<usize, B>>> {
+        match self {
+            Step::InLine { line, all } => {
+                let (all, sending) = (*all, ready!(Pin::new(line).poll(context)));
+                let result = match sending {
+                    Sending::Alone(writing, Single(buf), done) => {
+                        *self = Step::Sending(Submission::new(Send { writing, buf, done, all }));
+                        return Poll::Ready(None);
+                    }
+                    Sending::Sent(result) => map_buf(result, |Single(buf)| buf),
+                };
+                *self = Step::Done;
+                Poll::Ready(Some(result))
+            }
+            Step::Turn { .. } | Step::Sending(_) | Step::Done => unreachable!("it is not rare"),
         }
     }
 }
@@ -141,16 +210,17 @@ impl<B: IoBuf> Future for WriteAll<'_, B> {
 /// Sends from several buffers, one after the other, as [`write`] does from one.
 pub(in crate::net) async fn write_vectored<V: IoVectored>(
     fd: &Fd<State>,
-    mut bufs: V,
+    bufs: V,
     all: bool,
 ) -> BufResult<usize, V> {
     let total = total_len(&bufs);
     if total == 0 {
         return Ok((0, bufs));
     }
-    fd.writing().take().await;
-    let mut writing = Writing(fd.clone());
-    let mut done = 0;
+    let (mut writing, mut bufs, mut done) = match gather::turn(fd, bufs, total, all).await {
+        Sending::Alone(writing, bufs, done) => (writing, bufs, done),
+        Sending::Sent(result) => return result,
+    };
     loop {
         let sent;
         (writing, bufs, sent) = Submission::new(SendMessage::new(writing, bufs, done, all)).await;
@@ -173,7 +243,7 @@ pub(in crate::net) async fn write_vectored<V: IoVectored>(
 const WORTH_WAITING: usize = 16 * 1024;
 
 /// Without MSG_NOSIGNAL a dead peer could end the process; MSG_WAITALL goes on until all is sent.
-fn flags(all: bool, left: usize) -> i32 {
+pub(super) fn flags(all: bool, left: usize) -> i32 {
     let wait = all && left >= WORTH_WAITING;
     libc::MSG_NOSIGNAL | if wait { libc::MSG_WAITALL } else { 0 }
 }
@@ -243,7 +313,7 @@ impl<V: IoVectored> SendMessage<V> {
     }
 }
 
-fn empty_message() -> libc::msghdr {
+pub(super) fn empty_message() -> libc::msghdr {
     libc::msghdr {
         msg_name: std::ptr::null_mut(),
         msg_namelen: 0,

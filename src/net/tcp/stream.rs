@@ -158,6 +158,10 @@ impl TcpStream {
     ///
     /// Nobody else's bytes come in between. Dropping the future cancels the rest.
     ///
+    /// Calls that wait for another's write are sent in their order, and small ones, up to 64 KiB
+    /// together, with one request (`IORING_OP_SENDMSG`, kernel 5.3). Each gets its own result: an
+    /// error is that of the first that was not sent, and the others try by themselves.
+    ///
     /// # Errors
     /// As [`write`](Self::write); `done` says how many bytes had been sent.
     pub fn write_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
