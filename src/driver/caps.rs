@@ -75,7 +75,7 @@ const TABLE: [(Cap, &str, &str, &str); 22] = [
     (Cap::CancelAny, "cancel-any", "5.19", "nothing: it is not used"),
     (Cap::SingleIssuer, "single-issuer", "6.0", "the kernel does not know the ring's one thread"),
     (Cap::MultishotRecv, "multishot-recv", "6.0", "each receive costs a request"),
-    (Cap::SendZc, "send-zc", "6.0", "nothing: it is not used"),
+    (Cap::SendZc, "send-zc", "6.0", "a send without a copy is one with a copy"),
     (Cap::SyncCancel, "sync-cancel", "6.0", "nothing: it is not used"),
     (Cap::DeferTaskrun, "defer-taskrun", "6.1", "completions run outside of the enter as well"),
     (Cap::NoSqarray, "no-sqarray", "6.6", "each request goes through an array of indices"),

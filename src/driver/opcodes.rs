@@ -20,3 +20,6 @@ pub(crate) const USED: [(u8, &str, &str); 15] = [
     (opcode::Send::CODE, "IORING_OP_SEND", "5.6"),
     (opcode::Write::CODE, "IORING_OP_WRITE", "5.6"),
 ];
+
+/// Those that a kernel may lack: they are made up for. A restricted ring permits them too.
+pub(crate) const OPTIONAL: [u8; 1] = [opcode::SendZc::CODE];

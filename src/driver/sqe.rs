@@ -121,6 +121,21 @@ impl Cqe {
     /// `IORING_CQE_F_MORE`
     pub(crate) const MORE: u32 = 2;
 
+    /// `IORING_CQE_F_NOTIF`
+    pub(crate) const NOTIFICATION: u32 = 8;
+    /// `IORING_NOTIF_USAGE_ZC_COPIED`, the result of a notification.
+    pub(crate) const COPIED: i32 = i32::MIN;
+
+    /// Whether it says that the memory of a send without a copy is no longer read.
+    pub(crate) fn is_notification(&self) -> bool {
+        self.flags & Cqe::NOTIFICATION != 0
+    }
+
+    /// Of a notification: whether the bytes were copied all the same.
+    pub(crate) fn was_copied(&self) -> bool {
+        self.is_notification() && self.result == Cqe::COPIED
+    }
+
     /// The flags that hand over a provided buffer.
     #[inline]
     pub(crate) fn picked(bid: u16) -> u32 {
@@ -155,7 +170,7 @@ impl Cqe {
     pub fn result(&self) -> io::Result<u32> {
         match u32::try_from(self.result) {
             Ok(result) => Ok(result),
-            Err(_) if self.result == FORKED => Err(Forked.into()),
+            Err(_) if self.result == FORKED && !self.is_notification() => Err(Forked.into()),
             Err(_) => Err(io::Error::from_raw_os_error(-self.result)),
         }
     }

@@ -30,3 +30,4 @@ mod threads;
 mod time;
 mod waiting;
 mod words;
+mod zero_copy;

@@ -116,7 +116,7 @@ async fn submit_and_drop<B: IoBufMut>(count: usize, buf: impl Fn(usize) -> B) {
         streams.push(pair_of_ours().await);
     }
     let flag = Arc::new(Flag::default());
-    for kind in 0..5 {
+    for kind in 0..6 {
         for round in 0..count {
             let (stream, _) = &streams[round % streams.len()];
             match kind {
@@ -124,6 +124,10 @@ async fn submit_and_drop<B: IoBufMut>(count: usize, buf: impl Fn(usize) -> B) {
                 1 => submit(stream.read_exact(buf(512)), &flag),
                 2 => submit(stream.recv(), &flag),
                 3 => submit(stream.write(buf(1)), &flag),
+                4 => {
+                    stream.set_zero_copy(Some(4096));
+                    submit(stream.write_all(buf(4096)), &flag);
+                }
                 _ => submit(stream.write_all_vectored([buf(1), buf(0)]), &flag),
             }
             // One operation of a stream is in flight at a time; so are those of all streams.
@@ -176,7 +180,7 @@ fn s01_operations_dropped_before_the_kernel_saw_them_leave_nothing() {
         });
         figure("S1", "seconds", seconds(start), 10.0);
         // The quarantine is work of the test's own.
-        let filled = |len| QuarantineBuf::of(&[7; 512][..len]);
+        let filled = |len| QuarantineBuf::of(&[7; 4096][..len]);
         ledger(async || submit_and_drop(count, filled).await);
     });
 }
@@ -584,7 +588,7 @@ fn s12_a_peer_that_resets_gives_an_error_to_every_way_of_writing_and_no_signal()
         ledger(async || {
             let rounds = scaled(1000, 60);
             let mut longest = 0.0_f64;
-            for way in 0..4 {
+            for way in 0..7 {
                 for round in 0..rounds {
                     let (stream, peer) = pair_of_ours().await;
                     stream.set_send_buffer_size(4096).unwrap();
@@ -622,7 +626,21 @@ async fn write_until_it_fails(stream: &TcpStream, way: usize) -> std::io::Error 
             0 => stream.write(bytes).await.map(drop).map_err(Into::into),
             1 => stream.write_all(bytes).await.map(drop).map_err(Into::into),
             2 => stream.write_vectored((bytes, "x")).await.map(drop).map_err(Into::into),
-            _ => stream.write_all_vectored((bytes, "x")).await.map(drop).map_err(Into::into),
+            3 => stream.write_all_vectored((bytes, "x")).await.map(drop).map_err(Into::into),
+            4 => {
+                stream.set_zero_copy(Some(4096));
+                stream.write_all(bytes).await.map(drop).map_err(Into::into)
+            }
+            5 => {
+                stream.set_zero_copy(Some(4096));
+                stream.write(bytes).await.map(drop).map_err(Into::into)
+            }
+            // Gathered: all but the first wait for it.
+            _ => {
+                let writes = (0..8).map(|_| stream.write_all(vec![7; 8000]));
+                let mut results = quoit::gather(writes).await.into_iter();
+                results.find_map(Result::err).map_or(Ok(()), |failed| Err(failed.into()))
+            }
         };
         match written {
             Ok(()) => {}

@@ -38,6 +38,7 @@ use super::eventfd::EventFd;
 use super::opcodes::USED;
 use super::pad::blocking::Blocking;
 use super::pad::provided::Provided;
+use super::pad::with_a_copy;
 use super::sqe::flag;
 use super::uring::{EnterFault, Refused};
 use super::{Call, Counters, Cqe, Driver, Fields, Register, Sqe, Unparker, Wait, call};
@@ -119,7 +120,10 @@ unsafe impl Driver for Epoll {
     #[inline]
     unsafe fn push(&mut self, sqe: Sqe) {
         self.counters.sqes += 1;
-        let fields = Fields::of(&sqe);
+        let mut fields = Fields::of(&sqe);
+        if fields.opcode == opcode::SendZc::CODE {
+            fields = with_a_copy(fields);
+        }
         let asked = Asked::of(&fields);
         if !is_understood(&fields) {
             return self.answer(&asked, -libc::EINVAL, 0);

@@ -6,6 +6,7 @@
 //!   ACCEPT, multishot      ACCEPT ─▶ ACCEPT ─▶ ...                      without multishot-accept
 //!   TIMEOUT, updated       TIMEOUT ─▶ TIMEOUT_REMOVE ─▶ TIMEOUT         without timeout-update
 //!   a wait's deadline      TIMEOUT                                      without ext-arg
+//!   SEND_ZC                SEND                                         without send-zc
 //! ```
 //!
 //! A request has one step in flight, which carries the request's own `user_data`. So a cancel
@@ -29,13 +30,14 @@ const WAITED: u64 = RESERVED + 1;
 const REMOVAL: u64 = RESERVED + 2;
 
 /// The capabilities whose lack is made up for here.
-const PADDED: [Cap; 6] = [
+const PADDED: [Cap; 7] = [
     Cap::ExtArg,
     Cap::TimeoutUpdate,
     Cap::MultishotPoll,
     Cap::Pbuf,
     Cap::MultishotAccept,
     Cap::MultishotRecv,
+    Cap::SendZc,
 ];
 
 /// The requests that are in flight in steps.
@@ -126,6 +128,9 @@ impl Steps {
         let lacks = |cap| !self.caps.has(cap);
         match fields.opcode {
             opcode::Recv::CODE => self.receive(&fields),
+            opcode::SendZc::CODE if lacks(Cap::SendZc) => {
+                self.asks.push(super::with_a_copy(fields).into_sqe());
+            }
             opcode::Accept::CODE
                 if fields.ioprio & flag::ACCEPT_MULTISHOT != 0 && lacks(Cap::MultishotAccept) =>
             {
@@ -631,6 +636,21 @@ mod tests {
         let expected = [Cqe::refusal(ID, libc::ECANCELED), Cqe::refusal(UPDATE, libc::ENOENT)];
         assert_eq!((asked.len(), answers), (0, expected.to_vec()));
         assert!(old.is_done());
+    }
+
+    #[test]
+    fn a_send_without_a_copy_is_asked_as_one_with_a_copy() {
+        let bytes = [7; 10];
+        let send = |flags| {
+            let send = opcode::SendZc::new(FD, bytes.as_ptr(), 10).flags(libc::MSG_NOSIGNAL);
+            send.zc_flags(flags).build().user_data(ID)
+        };
+        let (asked, answers) = Old::new("no-send-zc").push(send(8));
+        assert_eq!((opcodes(&asked), answers.len()), (vec![opcode::Send::CODE], 0));
+        assert_eq!((asked[0].ioprio, asked[0].op_flags), (0, libc::MSG_NOSIGNAL as u32));
+        assert_eq!((asked[0].addr, asked[0].len), (bytes.as_ptr() as u64, 10));
+        let (asked, _) = Old::new("no-pbuf").push(send(8));
+        assert_eq!(asked, [Fields::of(&send(8))]);
     }
 
     #[test]

@@ -103,7 +103,11 @@ impl World {
         let host = self.cores[core].host;
         let requests = |core: &super::core::Core| {
             let all = core.queue.iter().chain(core.pending.values());
-            core.host == host && all.into_iter().any(|request| request.object == Some(object))
+            core.host == host
+                && all.into_iter().any(|request| {
+                    // One that was told of names only its memory.
+                    request.object == Some(object) && !request.told
+                })
         };
         if self.cores.iter().any(requests) {
             self.violation(format!("I2: descriptor {fd} was closed while a request names it"));

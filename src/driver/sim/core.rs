@@ -21,6 +21,8 @@ pub(super) struct Request {
     pub(super) number: u64,
     /// Bytes that were sent of it so far.
     pub(super) done: usize,
+    /// It was answered, but for the notification that its memory is no longer read.
+    pub(super) told: bool,
     /// When it is looked at next.
     pub(super) attempt: Option<u64>,
     /// When a timeout ends, and until when a cancel tarries.

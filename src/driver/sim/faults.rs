@@ -17,6 +17,7 @@ pub(crate) enum Knob {
     SpuriousWake,
     Scribble,
     Delay,
+    LateNotice,
     ShortRead,
     ShortWrite,
     SlowNetwork,
@@ -33,7 +34,7 @@ pub(crate) enum Knob {
     Crash,
 }
 
-pub(crate) const KNOBS: [(Knob, &str); 24] = [
+pub(crate) const KNOBS: [(Knob, &str); 25] = [
     (Knob::PartialSubmit, "partial_submits"),
     (Knob::RefusedEnter, "refused_enters"),
     (Knob::SmallQueue, "small_queues"),
@@ -44,6 +45,7 @@ pub(crate) const KNOBS: [(Knob, &str); 24] = [
     (Knob::SpuriousWake, "spurious_wakes"),
     (Knob::Scribble, "scribble"),
     (Knob::Delay, "delays"),
+    (Knob::LateNotice, "late_notices"),
     (Knob::ShortRead, "short_reads"),
     (Knob::ShortWrite, "short_writes"),
     (Knob::SlowNetwork, "slow_network"),
@@ -96,6 +98,7 @@ impl Default for Faults {
             .spurious_wakes(0.05)
             .scribble(0.2)
             .delays(0.1)
+            .late_notices(0.5)
     }
 }
 
@@ -193,6 +196,12 @@ impl Faults {
     #[must_use]
     pub fn delays(self, probability: f64) -> Self {
         self.with(Knob::Delay, probability)
+    }
+
+    /// Liberty, per send without a copy: its memory is still read for up to 50 ms after the answer.
+    #[must_use]
+    pub fn late_notices(self, probability: f64) -> Self {
+        self.with(Knob::LateNotice, probability)
     }
 
     /// Fault, per receive and read: it brings fewer bytes than there are.

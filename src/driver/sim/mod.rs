@@ -73,8 +73,9 @@ unsafe impl Driver for Simulated {
         };
         let fingerprint = perform::fingerprint(&fields);
         let number = world.number_of(self.core, &fields);
-        let (done, attempt, deadline) = (0, None, 0);
-        let request = Request { fields, object, fingerprint, number, done, attempt, deadline };
+        let (done, told, attempt, deadline) = (0, false, None, 0);
+        let request =
+            Request { fields, object, fingerprint, number, done, told, attempt, deadline };
         world.push(self.core, request);
     }
 

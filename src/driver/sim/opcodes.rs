@@ -20,10 +20,14 @@ pub(super) const OPENAT: u8 = opcode::OpenAt::CODE;
 pub(super) const READ: u8 = opcode::Read::CODE;
 pub(super) const WRITE: u8 = opcode::Write::CODE;
 pub(super) const SEND: u8 = opcode::Send::CODE;
+pub(super) const SEND_ZC: u8 = opcode::SendZc::CODE;
 pub(super) const RECV: u8 = opcode::Recv::CODE;
 
+/// `IORING_SEND_ZC_REPORT_USAGE`, in `ioprio`.
+const REPORT_USAGE: u16 = 1 << 3;
+
 /// The opcodes that are known, with their names.
-const KNOWN: [(u8, &str); 15] = [
+const KNOWN: [(u8, &str); 16] = [
     (NOP, "nop"),
     (READV, "readv"),
     (WRITEV, "writev"),
@@ -38,6 +42,7 @@ const KNOWN: [(u8, &str); 15] = [
     (READ, "read"),
     (WRITE, "write"),
     (SEND, "send"),
+    (SEND_ZC, "send without a copy"),
     (RECV, "receive"),
 ];
 
@@ -51,6 +56,7 @@ pub(super) fn is_modelled(fields: &Fields) -> bool {
         RECV if picks_buffers(fields) => (flag::BUFFER_SELECT, flag::RECV_MULTISHOT, 0),
         ACCEPT => (0, flag::ACCEPT_MULTISHOT, libc::SOCK_CLOEXEC),
         SEND | SENDMSG => (0, 0, libc::MSG_NOSIGNAL | libc::MSG_WAITALL),
+        SEND_ZC => (0, REPORT_USAGE, libc::MSG_NOSIGNAL | libc::MSG_WAITALL),
         RECV => (0, 0, 0),
         _ => return name(fields.opcode).is_some() && fields.flags == 0,
     };
@@ -103,7 +109,7 @@ pub(super) fn filled(fields: &Fields) -> Option<Shape> {
 /// The memory that the kernel reads.
 pub(super) fn sent(fields: &Fields) -> Option<Shape> {
     match fields.opcode {
-        SEND | WRITE => Some(Shape::Plain),
+        SEND | SEND_ZC | WRITE => Some(Shape::Plain),
         WRITEV => Some(Shape::Iovecs),
         SENDMSG => Some(Shape::Message),
         _ => None,

@@ -134,7 +134,7 @@ impl World {
 
     pub(super) fn perform(&mut self, core: usize, serial: u64, request: &Request) -> Outcome {
         let fields = &request.fields;
-        let is_fresh = request.done == 0;
+        let is_fresh = request.done == 0 && !request.told;
         if is_fresh && is_interruptible(fields.opcode) && self.chaos.strikes(Knob::Interrupt) {
             return failed(libc::EINTR);
         }
@@ -145,11 +145,12 @@ impl World {
         let object = request.object.unwrap_or(0);
         match fields.opcode {
             NOP => Last(0, 0),
+            SEND_ZC if request.told => self.notify(object),
             TIMEOUT if self.now < request.deadline => At(request.deadline),
             TIMEOUT => failed(libc::ETIME),
             CANCEL => self.cancel(core, serial, request),
             OPENAT => self.open(core, request),
-            CONNECT | ACCEPT | SEND | SENDMSG | RECV => {
+            CONNECT | ACCEPT | SEND | SEND_ZC | SENDMSG | RECV => {
                 if !self.sockets.contains_key(&object) {
                     return failed(libc::ENOTSOCK);
                 }
@@ -158,7 +159,12 @@ impl World {
                     ACCEPT => self.accept(core, object, request),
                     RECV if picks_buffers(fields) => self.receive_provided(core, object, fields),
                     RECV => self.receive_into(object, request),
-                    _ => self.send(core, serial, object, request),
+                    SEND => self.send(core, serial, object, request),
+                    SENDMSG => self.send(core, serial, object, request),
+                    _ => match self.send(core, serial, object, request) {
+                        Last(sent, _) if sent >= 0 => self.tell(core, serial, sent),
+                        other => other,
+                    },
                 }
             }
             _ => match self.files.get(&object).copied() {
@@ -287,6 +293,29 @@ impl World {
         Last(done as i32, 0)
     }
 
+    /// Says how much a send without a copy has sent; its memory is read for a while longer.
+    fn tell(&mut self, core: usize, serial: u64, sent: i32) -> Outcome {
+        let request = self.cores[core].pending.get_mut(&serial).expect("it is looked at");
+        request.told = true;
+        let user_data = request.fields.user_data;
+        self.trace.note(7, user_data, u64::from(sent.cast_unsigned()));
+        self.cores[core].post(Cqe { user_data, result: sent, flags: Cqe::MORE });
+        let late = match self.chaos.strikes(Knob::LateNotice) {
+            true => self.chaos.how(Knob::LateNotice).magnitude(50 * MICROSECOND, 50 * MILLISECOND),
+            false => self.random.between(0, 2 * MICROSECOND),
+        };
+        At(self.now + late)
+    }
+
+    /// Its memory is no longer read. Within a machine it was copied.
+    fn notify(&self, socket: u64) -> Outcome {
+        let copied = self.sockets.get(&socket).is_none_or(|socket| {
+            let ends = socket.local.zip(socket.peer);
+            ends.is_none_or(|(local, peer)| local.ip() == peer.ip() || peer.ip().is_loopback())
+        });
+        Last(if copied { Cqe::COPIED } else { 0 }, Cqe::NOTIFICATION)
+    }
+
     // ---- Files ----
 
     fn open(&mut self, core: usize, request: &Request) -> Outcome {
@@ -376,7 +405,8 @@ impl World {
     /// A cancel may come in time, or late; its own answer says nothing, and comes when it likes.
     fn cancel(&mut self, core: usize, serial: u64, request: &Request) -> Outcome {
         let target = self.cores[core].pending.iter().find(|(_, other)| {
-            other.fields.user_data == request.fields.addr && other.is_operation()
+            let is_it = other.fields.user_data == request.fields.addr && other.is_operation();
+            is_it && !other.told
         });
         let Some((&target, &found)) = target else { return failed(libc::ENOENT) };
         if found.number != request.number {
@@ -403,6 +433,10 @@ impl World {
             _ => {
                 // Too late: what is there is delivered, bytes or a descriptor.
                 let outcome = self.perform(core, target, &found);
+                if self.cores[core].pending.get(&target).is_some_and(|request| request.told) {
+                    self.settle(core, target, outcome);
+                    return failed(libc::EALREADY);
+                }
                 if matches!(outcome, Last(..) | More(..)) && self.settle(core, target, outcome) {
                     return failed(libc::EALREADY);
                 }
@@ -415,6 +449,10 @@ impl World {
 
     fn end_cancelled(&mut self, core: usize, target: u64, request: &Request) {
         match request.done {
+            done if done > 0 && request.fields.opcode == SEND_ZC => {
+                let outcome = self.tell(core, target, done as i32);
+                self.settle(core, target, outcome);
+            }
             0 => self.answer(core, target, -libc::ECANCELED, 0),
             done => self.answer(core, target, done as i32, 0),
         }

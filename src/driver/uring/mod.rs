@@ -123,7 +123,7 @@ impl Uring {
         let enter = enter::Enter::new(&ring, &mut caps, fault);
         let fixed = fixed::FixedFiles::new(&ring, &mut caps);
         if mask.restricted {
-            restrict::enable(&ring).map_err(after("IORING_REGISTER_RESTRICTIONS"))?;
+            restrict::enable(&ring, &probe).map_err(after("IORING_REGISTER_RESTRICTIONS"))?;
         }
         // A ring that is restricted can be entered from here on.
         usable::try_to_enter(&ring)?;

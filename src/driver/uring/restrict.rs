@@ -5,9 +5,9 @@
 
 use std::io;
 
-use io_uring::IoUring;
+use io_uring::{IoUring, Probe};
 
-use crate::driver::opcodes::USED;
+use crate::driver::opcodes::{OPTIONAL, USED};
 use crate::driver::sqe::flag;
 use io_uring::register::Restriction;
 
@@ -24,10 +24,12 @@ const CALLS: [u8; 6] = [
 ];
 
 /// Restricts a ring that was opened disabled, for ever, and enables it.
-pub(super) fn enable(ring: &IoUring) -> io::Result<()> {
+pub(super) fn enable(ring: &IoUring, probe: &Probe) -> io::Result<()> {
     let requests = USED.map(|(opcode, ..)| Restriction::sqe_op(opcode));
+    let optional = OPTIONAL.into_iter().filter(|opcode| probe.is_supported(*opcode));
     let calls = CALLS.map(Restriction::register_op);
-    let mut list: Vec<Restriction> = requests.into_iter().chain(calls).collect();
+    let mut list: Vec<Restriction> =
+        requests.into_iter().chain(optional.map(Restriction::sqe_op)).chain(calls).collect();
     list.push(Restriction::sqe_flags_allowed(FLAGS));
     ring.submitter().register_restrictions(&mut list)?;
     ring.submitter().register_enable_rings()

@@ -4,11 +4,14 @@
 mod gather;
 pub(super) mod receive;
 pub(super) mod send;
+mod zero_copy;
 
 use self::gather::Gathering;
 use self::receive::{Inbound, Unread};
 use self::send::Outbound;
+use self::zero_copy::ZeroCopy;
 use crate::sync::turn::{Turn, Turns};
+use std::rc::Rc;
 
 /// What a stream keeps, for its handle and for the operations in flight.
 #[derive(Default)]
@@ -24,6 +27,7 @@ pub(super) struct State {
 struct Rare {
     unread: Unread,
     gathering: Option<Box<Gathering>>,
+    zero_copy: Option<Rc<ZeroCopy>>,
 }
 
 // One for each idle connection.

@@ -17,12 +17,13 @@ use io_uring::{opcode, types};
 
 use super::State;
 use super::gather::{self, InLine, MOST_BYTES, Sending};
+use super::zero_copy::{self, SendUncopied};
 use crate::buf::{
     BufError, BufResult, IoBuf, IoVectored, Iovecs, PooledBuf, Single, map_buf, moved,
     rest_to_write, total_len,
 };
 use crate::driver::{Cqe, Sqe};
-use crate::op::{Op, Submission};
+use crate::op::{Answers, Next, Op, Submission};
 use crate::sync::turn::Ticket;
 use crate::sys::fd::Fd;
 
@@ -89,6 +90,8 @@ enum Step<'a, B: IoBuf> {
         all: bool,
     },
     Sending(Submission<Send<B>>),
+    /// A send without a copy, in flight.
+    Uncopied(Cell<Option<Answers<SendUncopied<B>>>>),
     /// In line with others who want to write, and the buffer with it.
     InLine {
         line: InLine<'a, Single<B>>,
@@ -127,10 +130,12 @@ impl<B: IoBuf> Future for Write<'_, B> {
                     }
                     continue;
                 }
-                Step::InLine { .. } => match ready!(this.0.poll_rare(context)) {
-                    Some(result) => return Poll::Ready(result),
-                    None => continue,
-                },
+                Step::Uncopied(_) | Step::InLine { .. } => {
+                    match ready!(this.0.poll_rare(context)) {
+                        Some(result) => return Poll::Ready(result),
+                        None => continue,
+                    }
+                }
                 Step::Done => panic!("a write was polled after it had completed"),
             }
             let Step::Turn { fd, buf, all, .. } = std::mem::replace(&mut this.0, Step::Done) else {
@@ -140,6 +145,15 @@ impl<B: IoBuf> Future for Write<'_, B> {
                 return Poll::Ready(Ok((0, buf)));
             }
             let writing = Writing::new(fd);
+            if buf.buf_len() >= zero_copy::LEAST
+                && let Some(zero_copy) = fd.uncopied(buf.buf_len())
+            {
+                let send = SendUncopied::new(writing, zero_copy, buf, all);
+                match this.0.start_uncopied(send, context) {
+                    Some(result) => return Poll::Ready(result),
+                    None => continue,
+                }
+            }
             let send = Send { writing, buf, done: 0, all };
             this.0 = Step::Sending(Submission::new(send));
         }
@@ -150,9 +164,9 @@ impl<B: IoBuf> Step<'_, B> {
     /// The turn is another's. Leaves the buffer in line, unless it is to be sent by itself.
     #[cold]
     fn gather(&mut self) {
-        let Step::Turn { buf, .. } = self else { unreachable!("it waits for its turn") };
+        let Step::Turn { fd, buf, .. } = self else { unreachable!("it waits for its turn") };
         let len = buf.buf_len();
-        if len > MOST_BYTES {
+        if len > MOST_BYTES || fd.uncopied(len).is_some() {
             return;
         }
         let Step::Turn { fd, ticket, buf, all } = std::mem::replace(self, Step::Done) else {
@@ -166,6 +180,11 @@ impl<B: IoBuf> Step<'_, B> {
     #[cold]
     fn poll_rare(&mut self, context: &mut Context<'_>) -> Poll<Option<BufResult<usize, B>>> {
         match self {
+            Step::Uncopied(place) => {
+                let send = place.take().expect("the ticket is only away during a poll");
+                let Next::End(ended) = ready!(send.poll_in(place, context));
+                Poll::Ready(self.end_uncopied(ended))
+            }
             Step::InLine { line, all } => {
                 let (all, sending) = (*all, ready!(Pin::new(line).poll(context)));
                 let result = match sending {
@@ -179,6 +198,38 @@ impl<B: IoBuf> Step<'_, B> {
                 Poll::Ready(Some(result))
             }
             Step::Turn { .. } | Step::Sending(_) | Step::Done => unreachable!("it is not rare"),
+        }
+    }
+
+    #[cold]
+    fn start_uncopied(
+        &mut self,
+        send: SendUncopied<B>,
+        context: &mut Context<'_>,
+    ) -> Option<BufResult<usize, B>> {
+        match Answers::start(send, context) {
+            Ok(ticket) => {
+                *self = Step::Uncopied(Cell::new(Some(ticket)));
+                None
+            }
+            Err(refused) => self.end_uncopied(refused),
+        }
+    }
+
+    /// A send without a copy is over; what is left, if anything, is sent with one.
+    fn end_uncopied(
+        &mut self,
+        ended: Result<Send<B>, BufResult<usize, B>>,
+    ) -> Option<BufResult<usize, B>> {
+        match ended {
+            Ok(rest) => {
+                *self = Step::Sending(Submission::new(rest));
+                None
+            }
+            Err(result) => {
+                *self = Step::Done;
+                Some(result)
+            }
         }
     }
 }
@@ -249,7 +300,7 @@ pub(super) fn flags(all: bool, left: usize) -> i32 {
 }
 
 /// `IORING_OP_SEND`, kernel 5.6.
-struct Send<B> {
+pub(super) struct Send<B> {
     writing: Writing,
     buf: B,
     done: usize,
@@ -257,6 +308,11 @@ struct Send<B> {
 }
 
 impl<B: IoBuf> Send<B> {
+    /// Sends what is left behind the first `done` bytes.
+    pub(super) fn rest(writing: Writing, buf: B, done: usize) -> Self {
+        Send { writing, buf, done, all: true }
+    }
+
     /// What a send has come to: `Ok` if there is more to do, `Err` with the result if not.
     #[inline]
     fn judge(mut self, sent: io::Result<usize>) -> Result<Self, BufResult<usize, B>> {

@@ -186,6 +186,41 @@ impl TcpStream {
         send::write_vectored(&self.fd, bufs, true).await.map(|(_, bufs)| bufs)
     }
 
+    /// Has writes of one buffer of `threshold` bytes or more sent without a copy; `None` switches it
+    /// off, as it is to begin with. Less than 4 KiB counts as 4 KiB.
+    ///
+    /// The kernel then reads the buffer itself until the peer has acknowledged its bytes, so the
+    /// buffer comes back a round trip later; the next write does not wait for that. It pays for
+    /// large buffers on a card that can gather. Where the kernel copies all the same, as it does on
+    /// loopback, it is dearer than a plain send: after four such sends in a row the stream switches
+    /// it off by itself, see [`zero_copy`](Self::zero_copy).
+    ///
+    /// Closing does not wait for buffers that are still read, but the end of the runtime does.
+    ///
+    /// `IORING_OP_SEND_ZC`, with its report of copies kernel 6.2; before, and on epoll, every write
+    /// is copied. What several callers have waiting is gathered with a copy, see
+    /// [`write_all`](Self::write_all).
+    ///
+    /// ```
+    /// # use quoit::net::{TcpListener, TcpStream};
+    /// # quoit::runtime::run(async {
+    /// # let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// # let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// stream.set_zero_copy(Some(64 * 1024));
+    /// stream.write_all(vec![0; 100_000]).await?;
+    /// # std::io::Result::Ok(()) }).unwrap().unwrap();
+    /// ```
+    pub fn set_zero_copy(&self, threshold: Option<usize>) {
+        self.fd.set_zero_copy(threshold);
+    }
+
+    /// From how many bytes on a write is sent without a copy; `None` if none is, because nobody
+    /// asked for it or because the path has turned out to copy.
+    #[must_use]
+    pub fn zero_copy(&self) -> Option<usize> {
+        self.fd.zero_copy()
+    }
+
     /// Bytes that the kernel has taken on this connection, those of dropped writes included.
     ///
     /// After a write was dropped, the figure is final when the next write has ended.

@@ -132,8 +132,9 @@ async fn exchange(random: &mut Random) -> io::Result<()> {
 
 async fn send(stream: &TcpStream, mut random: Random, len: usize) -> io::Result<()> {
     let mut sent = 0;
+    stream.set_zero_copy([None, Some(4096)][random.below(2)]);
     while sent < len {
-        let piece = random.size(3_000).min(len - sent);
+        let piece = random.size(8_000).min(len - sent);
         let bytes = pattern(sent as u64, piece);
         match random.below(4) {
             0 => sent += stream.write(bytes).await?.0,

@@ -86,7 +86,7 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> Sim {
 /// A knob, and how often it strikes among all of them.
 type Turned = (fn(Faults, f64) -> Faults, f64);
 
-const KNOBS: [Turned; 24] = [
+const KNOBS: [Turned; 25] = [
     (Faults::partial_submits, 0.3),
     (Faults::refused_enters, 0.03),
     (Faults::small_queues, 0.5),
@@ -97,6 +97,7 @@ const KNOBS: [Turned; 24] = [
     (Faults::spurious_wakes, 0.05),
     (Faults::scribble, 0.2),
     (Faults::delays, 0.1),
+    (Faults::late_notices, 0.5),
     (Faults::short_reads, 0.2),
     (Faults::short_writes, 0.2),
     (Faults::slow_network, 0.02),
@@ -256,7 +257,7 @@ async fn abuse(dice: &Dice, stream: TcpStream) {
     let mut kept = Vec::new();
     for _ in 0..dice.below(12) {
         let len = 1 << dice.below(16);
-        match dice.below(10) {
+        match dice.below(12) {
             0 | 1 => {
                 if let Some(Ok(Some(bytes))) = glance(dice, stream.recv()).await {
                     kept.push(bytes);
@@ -276,6 +277,17 @@ async fn abuse(dice: &Dice, stream: TcpStream) {
                 }
             }
             8 => kept.clear(),
+            10 => {
+                // They wait for each other, and some are given up meanwhile.
+                let bufs = (vec![8; len], "tail");
+                quoit::join!(
+                    glance(dice, stream.write_all(vec![7; len])),
+                    glance(dice, stream.write_all_vectored(bufs)),
+                    glance(dice, stream.write(vec![9; 100])),
+                    glance(dice, stream.write_all("last"))
+                );
+            }
+            9 => stream.set_zero_copy([None, Some(4096)][dice.below(2)]),
             _ => {
                 let how = [Shutdown::Read, Shutdown::Write, Shutdown::Both][dice.below(3)];
                 let _ = stream.shutdown(how);
