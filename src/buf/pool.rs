@@ -5,6 +5,9 @@
 //!
 //! A buffer is with the kernel, or leased. A [`PooledBuf`] is the lease, and dropping it is the
 //! only way home.
+//!
+//! When most of them are leased, what arrives is copied to the heap and its buffer goes home at
+//! once: those who keep leases cannot take the last eighth, so that others go on receiving.
 
 use std::cell::Cell;
 use std::io;
@@ -21,8 +24,11 @@ use crate::sys::current::Floor;
 
 /// Bytes in one buffer. A received message larger than this takes several.
 pub(crate) const SIZE: usize = 4096;
-/// The most buffers that a core can have out and in: 16 MiB, of which only what is used is memory.
-pub(crate) const ENTRIES: u16 = 4096;
+/// The most buffers that a core has unless it is told otherwise: 16 MiB, of which only what is used
+/// is memory.
+pub(crate) const MOST: u16 = 4096;
+/// A ring holds no more than this (`IORING_REGISTER_PBUF_RING`).
+pub(crate) const LARGEST: u16 = 32_768;
 pub(crate) const PUBLISHED_AT_FIRST: u16 = 256;
 /// The group of this pool, the only one of its ring.
 pub(crate) const GROUP: u16 = 0;
@@ -30,13 +36,20 @@ pub(crate) const GROUP: u16 = 0;
 /// The buffers of one core, and the ring through which the kernel picks them.
 pub(crate) struct Pool {
     ring: Mapping,
+    /// How many entries the ring has, less one: they are a power of two.
+    mask: u16,
     memory: Mapping,
+    /// How many buffers there may be.
+    most: u16,
+    /// With more leases than this, what arrives is copied.
+    enough: u32,
     tail: Cell<u16>,
     /// Buffers with a number below this have been published at least once.
     published: Cell<u16>,
     leased: Box<[Cell<bool>]>,
     leases: Cell<u32>,
     starved: Cell<u64>,
+    copied: Cell<u64>,
 }
 
 // SAFETY: no other type of the crate has this number.
@@ -72,26 +85,36 @@ impl Drop for Mapping {
 }
 
 impl Pool {
-    pub(crate) fn new() -> io::Result<Self> {
-        let ring = Mapping::new(usize::from(ENTRIES) * size_of::<BufRingEntry>())?;
-        let memory = Mapping::new(usize::from(ENTRIES) * SIZE)?;
+    /// A pool of at most `most` buffers.
+    ///
+    /// # Panics
+    /// If that is 0 or more than [`LARGEST`].
+    pub(crate) fn new(most: u16) -> io::Result<Self> {
+        assert!((1..=LARGEST).contains(&most), "a pool of {most} buffers");
+        let entries = most.next_power_of_two();
+        let ring = Mapping::new(usize::from(entries) * size_of::<BufRingEntry>())?;
+        let memory = Mapping::new(usize::from(most) * SIZE)?;
         let pool = Pool {
             ring,
+            mask: entries - 1,
             memory,
+            most,
+            enough: u32::from(most - (most / 8).max(1)),
             tail: Cell::new(0),
             published: Cell::new(0),
-            leased: (0..ENTRIES).map(|_| Cell::new(true)).collect(),
+            leased: (0..most).map(|_| Cell::new(true)).collect(),
             leases: Cell::new(0),
             starved: Cell::new(0),
+            copied: Cell::new(0),
         };
-        pool.publish(PUBLISHED_AT_FIRST);
+        pool.publish(PUBLISHED_AT_FIRST.min(most));
         Ok(pool)
     }
 
     /// What the kernel is told.
     pub(crate) fn registration(&self) -> Register {
         let ring = self.ring.start.as_ptr().cast();
-        Register::Buffers { ring, entries: ENTRIES, group: GROUP }
+        Register::Buffers { ring, entries: self.mask + 1, group: GROUP }
     }
 
     /// What the kernel is told in the end.
@@ -114,11 +137,25 @@ impl Pool {
         self.starved.get()
     }
 
+    /// How many receives brought their bytes to the heap, because buffers were short.
+    pub(crate) fn copied(&self) -> u64 {
+        self.copied.get()
+    }
+
+    pub(crate) fn count_copied(&self) {
+        self.copied.set(self.copied.get() + 1);
+    }
+
+    /// Whether so many are leased that what arrives is about to be copied.
+    pub(crate) fn is_short(&self) -> bool {
+        self.leases.get() >= self.enough
+    }
+
     /// Publishes twice as many buffers as before. False when all are published already.
     pub(crate) fn grow(&self) -> bool {
         self.starved.set(self.starved.get() + 1);
         let published = self.published.get();
-        self.publish(published.min(ENTRIES - published));
+        self.publish(published.min(self.most - published));
         self.published.get() > published
     }
 
@@ -133,14 +170,14 @@ impl Pool {
     }
 
     fn buffer(&self, bid: u16) -> NonNull<u8> {
-        assert!(bid < ENTRIES, "there is no buffer {bid}");
-        // SAFETY: the mapping holds ENTRIES buffers of SIZE bytes.
+        assert!(bid < self.most, "there is no buffer {bid}");
+        // SAFETY: the mapping holds `most` buffers of SIZE bytes.
         unsafe { self.memory.start.add(usize::from(bid) * SIZE) }
     }
 
     /// Writes the entry that offers `bid`; the kernel sees it after `announce`.
     fn put(&self, bid: u16) {
-        let index = usize::from(self.tail.get() % ENTRIES);
+        let index = usize::from(self.tail.get() & self.mask);
         // SAFETY: the index is below the number of entries in the mapping. The kernel reads an
         // entry only when the tail has passed it, and there are as many entries as buffers.
         let entry = unsafe { self.ring.start.cast::<BufRingEntry>().add(index).as_mut() };
@@ -171,6 +208,19 @@ impl Pool {
         PooledBuf { owner, start: 0, len: len as u16, bid, home: Home::Pool }
     }
 
+    /// As [`lease`](Self::lease); the bytes are copied if too few buffers would be left.
+    #[inline]
+    pub(crate) fn take_over(self: &Rc<Self>, bid: u16, len: usize) -> PooledBuf {
+        let lease = self.lease(bid, len);
+        if self.leases.get() > self.enough && len > 0 { self.copy(&lease) } else { lease }
+    }
+
+    #[cold]
+    fn copy(&self, lease: &[u8]) -> PooledBuf {
+        self.count_copied();
+        PooledBuf::copied(lease)
+    }
+
     #[inline]
     fn give_back(&self, bid: u16) {
         let leased = self.leased[usize::from(bid)].replace(false);
@@ -185,7 +235,7 @@ impl Pool {
 ///
 /// It can be written to a stream as it is, consumed from the front with
 /// [`advance`](PooledBuf::advance), and read as a slice. Dropping it gives the buffer back; while
-/// many are kept, further receives use the heap.
+/// most of the core's buffers are kept, what arrives is copied to the heap.
 pub struct PooledBuf {
     /// The pool, as `Rc::into_raw` gives it, or the memory itself: `home` says which.
     owner: NonNull<()>,
@@ -328,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_lease_goes_home_when_it_is_dropped() {
-        let pool = Rc::new(Pool::new().unwrap());
+        let pool = Rc::new(Pool::new(MOST).unwrap());
         let mut lease = pool.lease(3, 10);
         lease.advance(4);
         assert_eq!((lease.len(), pool.leases()), (6, 1));
@@ -340,16 +390,26 @@ mod tests {
     #[test]
     #[should_panic(expected = "which is leased")]
     fn a_buffer_that_is_leased_cannot_be_picked() {
-        let pool = Rc::new(Pool::new().unwrap());
+        let pool = Rc::new(Pool::new(MOST).unwrap());
         let _first = pool.lease(3, 10);
         let _second = pool.lease(3, 10);
     }
 
     #[test]
     fn the_pool_grows_to_its_end_and_no_further() {
-        let pool = Pool::new().unwrap();
+        let pool = Pool::new(MOST).unwrap();
         let grown = (0..10).filter(|_| pool.grow()).count();
-        assert_eq!((grown, pool.published.get()), (4, ENTRIES));
+        assert_eq!((grown, pool.published.get()), (4, MOST));
+    }
+
+    #[test]
+    fn the_last_eighth_is_never_leased() {
+        let pool = Rc::new(Pool::new(16).unwrap());
+        let kept: Vec<_> = (0..16).map(|bid| pool.take_over(bid, 5)).collect();
+        assert_eq!(kept.iter().filter(|buf| buf.is_lease()).count(), 14);
+        assert_eq!((pool.leases(), pool.copied()), (14, 2));
+        let smallest = Rc::new(Pool::new(1).unwrap());
+        assert!(!smallest.take_over(0, 5).is_lease());
     }
 
     #[test]

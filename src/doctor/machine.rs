@@ -180,14 +180,14 @@ impl Memory {
         let requests = u64::from(submissions.next_power_of_two()) * SQE;
         let answers = u64::from(completions.next_power_of_two()) * CQE;
         // Whole pages: the requests, the answers behind a head of their own, the ring of buffers.
-        let ring_of_buffers = u64::from(pool::ENTRIES) * size_of::<BufRingEntry>() as u64;
+        let ring_of_buffers = u64::from(pool::MOST) * size_of::<BufRingEntry>() as u64;
         let pages = requests.div_ceil(PAGE) + (answers + 1).div_ceil(PAGE) + ring_of_buffers / PAGE;
         Memory {
             requests,
             answers,
             most_cores: facts.locked_memory_for_rings().map(|bytes| bytes / (pages * PAGE)),
             buffers: buffers(pool::PUBLISHED_AT_FIRST),
-            most_buffers: buffers(pool::ENTRIES),
+            most_buffers: buffers(pool::MOST),
         }
     }
 

@@ -10,6 +10,7 @@ use super::entry::Main;
 use super::error::{Error, Result};
 use super::shard::{Seat, Settings, Shard, next_number};
 use super::{Runtime, start};
+use crate::buf::pool;
 use crate::driver::caps::{Mask, UnknownCaps};
 use crate::driver::kind::Neither;
 use crate::driver::uring::{EnterFault, Refused, Sizes};
@@ -110,6 +111,7 @@ pub struct Builder {
     faults: Option<Faults>,
     caps: Option<String>,
     waiting: Option<Waiting>,
+    receive_buffers: u16,
 }
 
 impl Default for Builder {
@@ -135,6 +137,7 @@ impl Builder {
             faults: None,
             caps: None,
             waiting: None,
+            receive_buffers: pool::MOST,
         }
     }
 
@@ -221,6 +224,24 @@ impl Builder {
     pub fn cq_entries(mut self, entries: u32) -> Self {
         assert!(entries > 0, "cq_entries(0): the queue of answers needs at least one entry");
         self.sizes.completions = entries;
+        self
+    }
+
+    /// How many buffers of 4 KiB each core has at most for what its connections receive (4,096). It
+    /// begins with 256, and publishes more as they are needed.
+    ///
+    /// When seven eighths of them are leased, what arrives is copied to the heap. Fewer buffers
+    /// therefore cost time, never bytes or connections.
+    ///
+    /// # Panics
+    /// If `count` is 0 or above 32,768.
+    pub fn receive_buffers(mut self, count: u16) -> Self {
+        let most = pool::LARGEST;
+        assert!(
+            (1..=most).contains(&count),
+            "receive_buffers({count}): choose a number from 1 to {most}"
+        );
+        self.receive_buffers = count;
         self
     }
 
@@ -427,7 +448,12 @@ impl Builder {
     }
 
     fn shard(&self, driver: Box<dyn Driver>, seat: Seat) -> Result<Shard> {
-        let settings = Settings { limits: self.limits, drain: self.drain, log: self.log.clone() };
+        let settings = Settings {
+            limits: self.limits,
+            drain: self.drain,
+            log: self.log.clone(),
+            receive_buffers: self.receive_buffers,
+        };
         Shard::new(driver, seat, settings).map_err(|error| {
             let step = "mapping the table of operations";
             Failed { core: Some(seat.index), step, error }.explain()

@@ -68,6 +68,7 @@ impl Local {
             spins_won: tally.driver.spins_won,
             stray: tally.stray,
             starved: self.pool.as_ref().map_or(0, |pool| pool.starved()),
+            heap_receives: self.pool.as_ref().map_or(0, |pool| pool.copied()),
             polls: self.scheduler.polls(),
             fruitless_laps: self.fruitless.get(),
             caught_panics: tally.panics + self.panics.get() + self.caught_panics.get(),

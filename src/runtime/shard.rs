@@ -48,11 +48,12 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     pub(super) drain: Option<Duration>,
     pub(super) log: Log,
+    pub(super) receive_buffers: u16,
 }
 
 /// Registers the core's pool of buffers; without it (before kernel 5.19), receives use the heap.
 fn provide_buffers(ring: &Ring, settings: &Settings) -> Option<Rc<Pool>> {
-    let pool = match Pool::new() {
+    let pool = match Pool::new(settings.receive_buffers) {
         Ok(pool) => Rc::new(pool),
         Err(error) => {
             settings.log.line(&format!("no memory for provided buffers: {error}"));

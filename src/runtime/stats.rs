@@ -45,6 +45,8 @@ pub struct Stats {
     pub stray: u64,
     /// Receives that found no provided buffer.
     pub starved: u64,
+    /// Receives that brought their bytes to the heap, because most of the buffers were leased.
+    pub heap_receives: u64,
     /// Polls of tasks.
     pub polls: u64,
     /// Sleeps that ended for no reason: more than a few mean that there is a bug.

@@ -751,3 +751,218 @@ fn in_steady_state_a_message_allocates_nothing() {
         }
     });
 }
+
+/// S10: clients on a core of their own, which send `len` bytes of the pattern on each connection.
+fn senders(address: SocketAddr, count: usize, len: usize) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let all = (0..count).map(async |_| {
+            let stream = TcpStream::connect(address).await.unwrap();
+            for start in (0..len).step_by(1 << 16) {
+                let piece = pattern(start as u64, (len - start).min(1 << 16));
+                stream.write_all(piece).await.unwrap();
+            }
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(stream.read(vec![0; 1]).await.unwrap().0, 0, "closed before the end");
+        });
+        quoit::runtime::run(async { drop(quoit::gather(all).await) }).unwrap();
+    })
+}
+
+/// Whether the kernel has bytes for it.
+fn has_bytes(stream: &TcpStream) -> bool {
+    use std::os::fd::{AsFd, AsRawFd};
+    let mut count = 0_i32;
+    // SAFETY: `count` is a place for the answer.
+    let answer = unsafe { libc::ioctl(stream.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    assert_eq!(answer, 0);
+    count > 0
+}
+
+#[test]
+fn s10_with_four_buffers_every_connection_is_served_in_its_turn() {
+    isolated(|| {
+        set_descriptor_limit(4096);
+        let (count, len) = (scaled(1000, 32), scaled(1 << 20, 96 << 10));
+        let mut runtime = quoit::runtime::Builder::new().receive_buffers(4).build().unwrap();
+        let (start, cpu) = (Instant::now(), cpu_seconds());
+        let (longest, messages) = runtime.block_on(async {
+            let (listener, address) = listen().await;
+            let senders = senders(address, count, len);
+            let served = Rc::new(Cell::new(0_u64));
+            let mut tasks = Vec::new();
+            for number in 0..count {
+                let (stream, _) = listener.accept().await.unwrap();
+                let served = Rc::clone(&served);
+                tasks.push(quoit::spawn(async move {
+                    let (mut random, mut oracle) = (Random::new(number as u64), Oracle::default());
+                    let mut longest = 0;
+                    loop {
+                        // A wait for what has not been sent yet is nobody's fault.
+                        let (is_there, before) = (has_bytes(&stream), served.get());
+                        let Some(bytes) = stream.recv().await.unwrap() else { break };
+                        if is_there {
+                            longest = longest.max(served.get() - before);
+                        }
+                        served.set(served.get() + 1);
+                        oracle.take(&bytes);
+                        if random.below(4) == 0 {
+                            sleep(Duration::from_micros(random.below(10_000) as u64)).await;
+                        }
+                        drop(bytes);
+                    }
+                    (oracle.0, longest)
+                }));
+            }
+            let mut longest = 0;
+            for task in tasks {
+                let (received, waited) = task.await.unwrap();
+                assert_eq!(received, len as u64);
+                longest = longest.max(waited);
+            }
+            join(senders).await;
+            (longest, served.get())
+        });
+        let stats = runtime.stats();
+        println!(
+            "\nS10 {messages} messages, {} starved, {} on the heap, {} requests, {} enters, {} \
+             polls, {:.2} of {:.2} s",
+            stats.starved,
+            stats.heap_receives,
+            stats.sqes,
+            stats.enters,
+            stats.polls,
+            cpu_seconds() - cpu,
+            seconds(start),
+        );
+        figure("S10", "messages of others during one wait", longest as f64, 5.0 * count as f64);
+        assert!(stats.starved > 0, "four buffers were enough");
+        // A receive that finds no buffer costs a few requests and polls, and no laps of its own.
+        assert!(stats.sqes <= 4 * messages + 1000, "{stats:#?}");
+        assert!(stats.enters <= 4 * messages + 1000, "{stats:#?}");
+        assert_eq!((runtime.shutdown(Duration::from_secs(10)), stats.stray), (0, 0));
+    });
+}
+
+#[test]
+fn s10_while_every_buffer_is_kept_connections_are_served_and_nothing_spins() {
+    isolated(|| {
+        let builder = quoit::runtime::Builder::new().receive_buffers(4);
+        let mut runtime = builder.build().unwrap();
+        runtime.block_on(async {
+            let mut pairs = Vec::new();
+            for _ in 0..8 {
+                pairs.push(pair_of_ours().await);
+            }
+            // Each connection keeps what it gets; the last eighth is never given away.
+            let mut kept = Vec::new();
+            for (ours, theirs) in &pairs {
+                theirs.write_all("kept").await.unwrap();
+                kept.push(ours.recv().await.unwrap().unwrap());
+            }
+            assert_eq!(kept.iter().filter(|bytes| bytes.is_lease()).count(), 3);
+            // All wait, and nobody sends.
+            let mut waiting: Vec<_> = pairs.iter().map(|(ours, _)| Box::pin(ours.recv())).collect();
+            for receive in &mut waiting {
+                let flag = Arc::new(Flag::default());
+                assert!(poll_once(receive.as_mut(), &flag).is_pending());
+            }
+            let before = quoit::runtime::stats();
+            sleep(Duration::from_millis(50)).await;
+            let after = quoit::runtime::stats();
+            assert!(after.enters - before.enters <= 10, "{before:#?} {after:#?}");
+            assert_eq!(after.heap_receives, before.heap_receives);
+            // And are served all the same.
+            for ((_, theirs), receive) in pairs.iter().zip(waiting) {
+                theirs.write_all("more").await.unwrap();
+                assert_eq!(&*receive.await.unwrap().unwrap(), b"more");
+            }
+            drop(kept);
+            let (ours, theirs) = &pairs[0];
+            theirs.write_all("again").await.unwrap();
+            assert!(ours.recv().await.unwrap().unwrap().is_lease());
+        });
+        assert_eq!(runtime.shutdown(Duration::from_secs(10)), 0);
+        assert_eq!((runtime.stats().stray, runtime.stats().leases), (0, 0));
+    });
+}
+
+#[test]
+fn s22_clients_that_never_read_or_drip_one_byte_cost_little_and_hold_nobody_up() {
+    isolated(|| {
+        ledger(async || {
+            let (bad, normal) = (scaled(2000, 64), scaled(200, 8));
+            set_descriptor_limit(8192);
+            let (listener, address) = listen().await;
+            let before = resident();
+            // Each is served the same bytes for ever, and what it sends is thrown away.
+            let bytes: Rc<[u8]> = Rc::from(vec![7; 64 << 10]);
+            let mut clients = Vec::new();
+            let mut tasks = Vec::new();
+            for _ in 0..bad {
+                clients.push(StdStream::connect(address).unwrap());
+                let (stream, _) = listener.accept().await.unwrap();
+                let bytes = Rc::clone(&bytes);
+                tasks.push(quoit::spawn(async move {
+                    let sends = async {
+                        let mut bytes = bytes;
+                        while let Ok(back) = stream.write_all(bytes).await {
+                            bytes = back;
+                        }
+                    };
+                    let receives = async {
+                        while let Ok(Some(bytes)) = stream.recv().await {
+                            drop(bytes);
+                        }
+                    };
+                    both(sends, receives).await;
+                }));
+            }
+            let asks = thread::spawn(move || {
+                let mut streams: Vec<_> =
+                    (0..normal).map(|_| StdStream::connect(address).unwrap()).collect();
+                for _ in 0..50 {
+                    for stream in &mut streams {
+                        stream.write_all(&[1; 100]).unwrap();
+                    }
+                    for stream in &mut streams {
+                        stream.read_exact(&mut [0; 100]).unwrap();
+                    }
+                }
+            });
+            for _ in 0..normal {
+                let (stream, _) = listener.accept().await.unwrap();
+                drop(quoit::spawn(async move {
+                    while let Some(bytes) = stream.recv().await.unwrap() {
+                        stream.write_all(bytes).await.unwrap();
+                    }
+                }));
+            }
+            let (mut most_ops, mut laps) = (0, 0_usize);
+            while !asks.is_finished() {
+                let drips = laps % clients.len();
+                if drips % 2 == 0 {
+                    clients[drips].write_all(b"x").unwrap();
+                }
+                most_ops = most_ops.max(quoit::runtime::stats().live_ops as usize);
+                laps += 1;
+                sleep(Duration::from_micros(100)).await;
+            }
+            asks.join().unwrap();
+            // A send and a receive each, and no more however long they wait.
+            assert!(most_ops <= 2 * (bad + normal) + 10, "{most_ops} operations in flight");
+            let grown = resident().saturating_sub(before);
+            figure("S22", "MiB grown", grown as f64 / f64::from(1 << 20), 200.0);
+            assert!(is_instrumented() || grown < (4 << 20) + bad * 20_000, "{grown} bytes");
+            // When all wait, nothing turns.
+            let (start, idle) = (quoit::runtime::stats(), cpu_seconds());
+            sleep(Duration::from_millis(100)).await;
+            let end = quoit::runtime::stats();
+            assert!(end.enters - start.enters < 20, "{start:#?} {end:#?}");
+            figure("S22", "seconds of CPU in 100 ms of waiting", cpu_seconds() - idle, 0.01);
+            drop(clients);
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+    });
+}

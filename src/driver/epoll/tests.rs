@@ -16,7 +16,7 @@ use io_uring::{opcode, squeue};
 
 use super::way::TURN;
 use super::*;
-use crate::buf::pool::{GROUP, Pool, SIZE};
+use crate::buf::pool::{GROUP, MOST, Pool, SIZE};
 
 /// The kernel, and the answers that were taken from it.
 struct Kernel {
@@ -126,7 +126,7 @@ fn bytes_that_are_there_are_received_at_once_and_others_when_they_come() {
 /// A kernel that has buffers to pick from.
 fn with_buffers() -> (Kernel, Rc<Pool>) {
     let mut kernel = Kernel::new();
-    let pool = Rc::new(Pool::new().unwrap());
+    let pool = Rc::new(Pool::new(MOST).unwrap());
     // SAFETY: the pool outlives the kernel's use of it.
     unsafe { kernel.driver.register(pool.registration()) }.unwrap();
     (kernel, pool)

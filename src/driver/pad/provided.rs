@@ -77,12 +77,12 @@ impl Provided {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buf::pool::Pool;
+    use crate::buf::pool::{MOST, Pool};
     use std::rc::Rc;
 
     #[test]
     fn buffers_are_picked_in_the_order_in_which_they_were_offered() {
-        let pool = Rc::new(Pool::new().unwrap());
+        let pool = Rc::new(Pool::new(MOST).unwrap());
         // SAFETY: the pool lives to the end of the test.
         let mut provided = unsafe { Provided::new(pool.registration()) }.unwrap();
         let first = provided.peek().unwrap();

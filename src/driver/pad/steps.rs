@@ -419,7 +419,7 @@ fn removal(target: u64) -> Sqe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buf::pool::{GROUP, Pool};
+    use crate::buf::pool::{GROUP, MOST, Pool};
     use std::rc::Rc;
 
     const ID: u64 = 7;
@@ -435,7 +435,7 @@ mod tests {
         fn new(mask: &str) -> Self {
             let mask: crate::driver::caps::Mask = mask.parse().unwrap();
             let mut steps = Steps::new(mask.allowed, mask.last_opcode).unwrap();
-            let pool = Rc::new(Pool::new().unwrap());
+            let pool = Rc::new(Pool::new(MOST).unwrap());
             // SAFETY: the pool lives to the end of the test.
             unsafe { steps.register(pool.registration()) };
             Old { steps, pool }

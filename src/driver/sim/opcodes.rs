@@ -53,7 +53,9 @@ pub(super) fn name(opcode: u8) -> Option<&'static str> {
 /// Whether every flag of a request is one that is modelled; what is not is answered, not ignored.
 pub(super) fn is_modelled(fields: &Fields) -> bool {
     let (flags, ioprio, message) = match fields.opcode {
-        RECV if picks_buffers(fields) => (flag::BUFFER_SELECT, flag::RECV_MULTISHOT, 0),
+        RECV if picks_buffers(fields) => {
+            (flag::BUFFER_SELECT, flag::RECV_MULTISHOT | flag::POLL_FIRST, 0)
+        }
         ACCEPT => (0, flag::ACCEPT_MULTISHOT, libc::SOCK_CLOEXEC),
         SEND | SENDMSG => (0, 0, libc::MSG_NOSIGNAL | libc::MSG_WAITALL),
         SEND_ZC => (0, REPORT_USAGE, libc::MSG_NOSIGNAL | libc::MSG_WAITALL),

@@ -3,6 +3,12 @@
 //! The receive belongs to the stream, not to the call that waits for it. One is in flight per
 //! stream, because two would reorder bytes. What arrives for nobody goes to `unread`, which every
 //! later read takes from first; readers take turns, first come first served.
+//!
+//! A receive that finds no buffer in the core's pool is no error: it goes on in heap memory, once. To
+//! wait for a buffer to come home was measured, in line and for no longer than a lap, because whoever
+//! has kept them all may be the one that waits: it cost as much, and the longest waits were longer.
+//! While the pool is short, receives are started so that they ask for a buffer only when there are
+//! bytes: a connection that has none is not starved.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -17,7 +23,8 @@ use io_uring::{opcode, types};
 use super::State;
 use crate::buf::pool::{self, GROUP, Pool, PooledBuf};
 use crate::buf::{BufError, BufResult, Filling, IoBufMut, IoVectoredMut, Iovecs, scatter};
-use crate::driver::{Cqe, Sqe};
+use crate::driver::sqe::flag;
+use crate::driver::{Cqe, Fields, Sqe};
 use crate::op::{Answers, Multishot, Next, Op, Submission};
 use crate::sync::turn::Ticket;
 use crate::sys::current;
@@ -155,13 +162,13 @@ impl Future for Receiving<'_> {
                     Ended::Error(error) => Err(error),
                     Ended::Stopped => continue,
                     Ended::Starved => {
-                        self.turn_to_the_heap();
+                        this.turn_to_the_heap();
                         continue;
                     }
                 },
                 Step::Heap(receive) => {
                     let (_turn, memory, received) = ready!(Pin::new(receive).poll(context));
-                    received.map(|count| (count > 0).then(|| PooledBuf::from_heap(memory.finish())))
+                    received.map(|count| (count > 0).then(|| to_the_heap(memory.finish())))
                 }
                 Step::Done => panic!("`recv` was polled after it had completed"),
             };
@@ -172,6 +179,7 @@ impl Future for Receiving<'_> {
 }
 
 impl Receiving<'_> {
+    /// Bytes have come, and there is no buffer for them.
     #[cold]
     fn turn_to_the_heap(&mut self) {
         let Step::Reading(reading) = std::mem::replace(&mut self.step, Step::Done) else {
@@ -180,6 +188,15 @@ impl Receiving<'_> {
         let receive = Receive { reading, filling: Filling::new(pool::heap()) };
         self.step = Step::Heap(Box::new(Submission::new(receive)));
     }
+}
+
+/// Takes over what came without a buffer, and counts that.
+#[cold]
+fn to_the_heap(memory: Vec<u8>) -> PooledBuf {
+    if let Some(pool) = current::share::<Pool>() {
+        pool.count_copied();
+    }
+    PooledBuf::from_heap(memory)
 }
 
 impl Drop for Receiving<'_> {
@@ -406,7 +423,7 @@ impl ReceiveMany {
     /// The lease that an answer hands over: also failed receives may have picked a buffer.
     fn lease(&self, cqe: &Cqe) -> Option<PooledBuf> {
         let len = usize::try_from(cqe.result).unwrap_or(0);
-        let bytes = cqe.buffer().map(|bid| self.pool.lease(bid, len));
+        let bytes = cqe.buffer().map(|bid| self.pool.take_over(bid, len));
         bytes.filter(|bytes| !bytes.is_empty())
     }
 }
@@ -417,7 +434,12 @@ unsafe impl Op for ReceiveMany {
     type Output = Ended;
 
     fn prepare(&mut self) -> Sqe {
-        opcode::RecvMulti::new(types::Fd(self.fd.raw()), GROUP).build()
+        let mut sqe = opcode::RecvMulti::new(types::Fd(self.fd.raw()), GROUP).build();
+        if self.pool.is_short() {
+            // Without a buffer it would end at once, though there may be nothing to receive.
+            Fields::of_mut(&mut sqe).ioprio |= flag::POLL_FIRST;
+        }
+        sqe
     }
 
     fn more(&mut self, cqe: Cqe) -> bool {
