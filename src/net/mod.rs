@@ -7,4 +7,4 @@ mod stream;
 mod tcp;
 
 pub use addr::ToAddresses;
-pub use tcp::{TcpListener, TcpStream};
+pub use tcp::{Cork, TcpListener, TcpStream};

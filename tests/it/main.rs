@@ -3,6 +3,7 @@
 mod bad_input;
 mod bind_errors;
 mod caps;
+mod close;
 #[path = "../fuzz/cqe.rs"]
 mod cqe;
 mod doctor;

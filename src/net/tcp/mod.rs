@@ -1,9 +1,12 @@
 //! TCP: listeners and streams.
 
+mod close;
 mod connect;
+mod cork;
 mod listener;
 mod ports;
 mod stream;
 
+pub use cork::Cork;
 pub use listener::TcpListener;
 pub use stream::TcpStream;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::Location;
 use std::time::Duration;
@@ -42,7 +42,7 @@ use crate::sys::fd::{Fd, OwnedFd};
 /// # std::io::Result::Ok(()) }).unwrap().unwrap();
 /// ```
 pub struct TcpStream {
-    fd: Fd<State>,
+    pub(super) fd: Fd<State>,
 }
 
 impl TcpStream {
@@ -83,11 +83,12 @@ impl TcpStream {
     /// The next bytes that arrive, at most 4 KiB, in a buffer of the core's pool; `None` is the end.
     ///
     /// An idle connection holds no buffer. The first call starts a receive that belongs to the
-    /// stream: dropping the future loses nothing, and what arrives meanwhile waits, up to 256 KiB,
-    /// for the next call.
+    /// stream: dropping the future loses nothing, and what arrives meanwhile waits, about 256 KiB
+    /// of it, for the next call. Then the receive is stopped, and the peer with it, until somebody
+    /// reads.
     ///
-    /// `IORING_OP_RECV`, multishot with provided buffers: kernel 6.0. When the pool has nothing
-    /// left, a receive into heap memory.
+    /// `IORING_OP_RECV`, multishot with provided buffers: kernel 6.0. While the core's buffers are
+    /// short, because most are kept, the bytes come in heap memory.
     ///
     /// # Errors
     /// What the kernel answers, such as `ConnectionReset`.
@@ -229,28 +230,6 @@ impl TcpStream {
         self.fd.outbound.sent()
     }
 
-    /// Ends one direction or both, at once and for all who use the connection.
-    ///
-    /// # Errors
-    /// `NotConnected`; what `shutdown` answers.
-    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        options::shutdown(&self.fd, how)
-    }
-
-    /// Closes the connection, and says what the kernel said.
-    ///
-    /// What was written is still sent. It waits until no operation refers to the connection.
-    /// Dropping the stream does the same without waiting.
-    ///
-    /// # Errors
-    /// What `close` answers; the descriptor is closed all the same.
-    pub async fn close(self) -> io::Result<()> {
-        self.fd.inbound.disarm();
-        let fd = self.fd.clone();
-        drop(self);
-        fd.alone().await.close()
-    }
-
     /// The address of this end.
     ///
     /// # Errors
@@ -328,7 +307,8 @@ impl TcpStream {
         self.set(libc::SOL_SOCKET, libc::SO_RCVBUF, clamp(bytes))
     }
 
-    /// Whether closing resets the connection instead of ending it in order (`SO_LINGER` of 0).
+    /// Whether closing resets the connection instead of ending it in order (`SO_LINGER` of 0), as
+    /// [`reset`](Self::reset) does. It holds for a drop as well.
     ///
     /// # Errors
     /// What `setsockopt` answers.
@@ -348,11 +328,11 @@ impl TcpStream {
         Ok((errno != 0).then(|| io::Error::from_raw_os_error(errno)))
     }
 
-    fn get(&self, level: i32, name: i32) -> io::Result<i32> {
+    pub(super) fn get(&self, level: i32, name: i32) -> io::Result<i32> {
         options::get(self.fd.raw(), level, name)
     }
 
-    fn set(&self, level: i32, name: i32, value: i32) -> io::Result<()> {
+    pub(super) fn set(&self, level: i32, name: i32, value: i32) -> io::Result<()> {
         options::set(self.fd.raw(), level, name, value)
     }
 
