@@ -3,6 +3,7 @@
 mod accept;
 mod addr;
 mod options;
+mod ports;
 mod stream;
 mod tcp;
 

@@ -1,17 +1,15 @@
 //! A listening socket.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::Location;
 use std::path::Path;
-use std::task::Poll;
 
-use super::ports::Share;
 use super::stream::TcpStream;
 use crate::net::accept::{self, State};
+use crate::net::ports::{Protocol, Share};
 use crate::net::{ToAddresses, options};
 use crate::op;
 use crate::sys::current;
@@ -72,7 +70,7 @@ impl TcpListener {
     async fn bind_first(addresses: Vec<SocketAddr>) -> io::Result<TcpListener> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is no address to bind");
         for address in addresses {
-            predecessors_left(address).await;
+            Share::predecessors_left(Protocol::Tcp, address).await;
             match TcpListener::bind_one(address) {
                 Ok(listener) => return Ok(listener),
                 Err(error) => last = error,
@@ -82,10 +80,8 @@ impl TcpListener {
     }
 
     fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
-        let here = current::core(|core| (core.group, core.id));
-        let (group, core) = here.unwrap_or_else(|| op::outside("TcpListener::bind"));
         let mut is_first = false;
-        let (fd, share) = Share::bind(group, core, address, |address, is_ours| {
+        let (fd, share) = Share::bind(Protocol::Tcp, address, |address, is_ours| {
             is_first = !is_ours;
             // Without SO_REUSEPORT this is refused if anybody else has the address.
             let probe = (!is_ours).then(|| bound(address, false)).transpose()?;
@@ -166,20 +162,6 @@ fn warn_of_a_short_backlog() {
         );
         current::core(|core| core.log.line(&line));
     }
-}
-
-/// Waits for the sockets of listeners that were dropped here on the same address: each is closed
-/// when its accept has been cancelled, a lap later.
-async fn predecessors_left(address: SocketAddr) {
-    poll_fn(|context| {
-        let core = current::id().unwrap_or_else(|| op::outside("TcpListener::bind"));
-        if !Share::is_leaving(core, address) {
-            return Poll::Ready(());
-        }
-        options::ring("bind", |ring| ring.wake_on_close(context.waker()));
-        Poll::Pending
-    })
-    .await;
 }
 
 /// A socket that is bound, and does not listen yet.

@@ -4,7 +4,6 @@ mod close;
 mod connect;
 mod cork;
 mod listener;
-mod ports;
 mod stream;
 
 pub use cork::Cork;

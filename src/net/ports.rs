@@ -6,15 +6,26 @@
 //! chosen once for all cores.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
+use super::options;
+use crate::op;
+use crate::sys::current;
 use crate::sys::fork::forked;
 
-/// The cores that were started together, and an address as the user wrote it. Port 0 may be asked
-/// for again and again: the number says for the how-manieth time this core does.
-type Wish = (u64, SocketAddr, u32);
+/// Whose ports: each protocol has its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Protocol {
+    Tcp,
+}
+
+/// The protocol, the cores that were started together, and an address as the user wrote it. Port 0
+/// may be asked for again and again: the number says for the how-manieth time this core does.
+type Wish = (Protocol, u64, SocketAddr, u32);
 
 /// What was chosen for a wish, and the cores that have a socket of it.
 struct Choice {
@@ -24,8 +35,8 @@ struct Choice {
 
 struct Holder {
     core: u64,
-    /// The listener is in use; a socket may live on a little after its listener is gone.
-    listening: bool,
+    /// The handle is in use; a socket may live on a little after its handle is gone.
+    in_use: bool,
 }
 
 static CHOSEN: Mutex<BTreeMap<Wish, Choice>> = Mutex::new(BTreeMap::new());
@@ -41,28 +52,33 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Lets `core` of `group` bind `wanted`. `bind` gets the address, and whether this process has
-    /// it already, and says what the address became.
+    /// Lets this core bind `wanted`. `bind` gets the address, and whether this process has it
+    /// already, and says what the address became.
     pub(super) fn bind<T>(
-        group: u64,
-        core: u64,
+        protocol: Protocol,
         wanted: SocketAddr,
         bind: impl FnOnce(SocketAddr, bool) -> io::Result<(T, SocketAddr)>,
     ) -> io::Result<(T, Share)> {
+        let here = current::core(|core| (core.group, core.id));
+        let (group, core) = here.unwrap_or_else(|| op::outside("a bind"));
         // Held while binding: the cores come one after the other, and the first one probes.
         let mut chosen = chosen();
-        let mut wish = (group, wanted, 0);
+        let mut wish = (protocol, group, wanted, 0);
         let is_taken = |choice: &Choice| {
-            choice.holders.iter().any(|holder| holder.core == core && holder.listening)
+            choice.holders.iter().any(|holder| holder.core == core && holder.in_use)
         };
         while wanted.port() == 0 && chosen.get(&wish).is_some_and(is_taken) {
-            wish.2 += 1;
+            wish.3 += 1;
         }
-        let holder = Holder { core, listening: true };
+        let holder = Holder { core, in_use: true };
         let socket = match chosen.get_mut(&wish) {
-            // This very core listens there: the kernel would let it share with itself.
+            // This very core has it: the kernel would let it share with itself.
             Some(choice) if is_taken(choice) => {
-                let text = format!("this core listens on {wanted} already; share that listener");
+                let text = match protocol {
+                    Protocol::Tcp => {
+                        format!("this core listens on {wanted} already; share that listener")
+                    }
+                };
                 return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
             }
             Some(choice) => {
@@ -79,19 +95,34 @@ impl Share {
         Ok((socket, Share { wish, core }))
     }
 
-    /// Whether a socket of a listener that `core` has dropped is still open there. Connections
-    /// would still go to it.
-    pub(super) fn is_leaving(core: u64, wanted: SocketAddr) -> bool {
+    /// Waits for the sockets of handles that were dropped here on the same address: each is closed
+    /// when what it had in flight has been cancelled, a lap later. Until then the kernel would give
+    /// them connections and datagrams.
+    pub(super) async fn predecessors_left(protocol: Protocol, wanted: SocketAddr) {
+        poll_fn(|context| {
+            let core = current::id().unwrap_or_else(|| op::outside("a bind"));
+            if !Share::is_leaving(protocol, core, wanted) {
+                return Poll::Ready(());
+            }
+            options::ring("bind", |ring| ring.wake_on_close(context.waker()));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Whether a socket whose handle `core` has dropped is still open there.
+    fn is_leaving(protocol: Protocol, core: u64, wanted: SocketAddr) -> bool {
         let same = |wish: &Wish, choice: &Choice| {
-            wish.1 == wanted || (wanted.port() != 0 && choice.address.port() == wanted.port())
+            let is_same_port = wanted.port() != 0 && choice.address.port() == wanted.port();
+            wish.0 == protocol && (wish.2 == wanted || is_same_port)
         };
-        let leaves = |holder: &Holder| holder.core == core && !holder.listening;
+        let leaves = |holder: &Holder| holder.core == core && !holder.in_use;
         let chosen = chosen();
         let mut choices = chosen.iter().filter(|(wish, choice)| same(wish, choice));
         choices.any(|(_, choice)| choice.holders.iter().any(leaves))
     }
 
-    /// The listener is gone; its socket follows when the kernel is done with it.
+    /// The handle is gone; its socket follows when the kernel is done with it.
     pub(super) fn retire(&self) {
         if forked() {
             // A thread of the parent may have held the lock.
@@ -100,8 +131,8 @@ impl Share {
         let mut chosen = chosen();
         let choice = chosen.get_mut(&self.wish).expect("a share keeps its choice");
         let mut mine = choice.holders.iter_mut().filter(|it| it.core == self.core);
-        if let Some(holder) = mine.find(|it| it.listening) {
-            holder.listening = false;
+        if let Some(holder) = mine.find(|it| it.in_use) {
+            holder.in_use = false;
         }
     }
 }
@@ -114,7 +145,7 @@ impl Drop for Share {
         let mut chosen = chosen();
         let choice = chosen.get_mut(&self.wish).expect("a share keeps its choice");
         let holders = &mut choice.holders;
-        let mine = |it: &Holder, listening| it.core == self.core && it.listening == listening;
+        let mine = |it: &Holder, in_use| it.core == self.core && it.in_use == in_use;
         let place = holders.iter().position(|it| mine(it, false));
         let place = place.or_else(|| holders.iter().position(|it| mine(it, true)));
         holders.swap_remove(place.expect("a share is counted"));
