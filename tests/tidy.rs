@@ -51,7 +51,7 @@ const ATOMICS: &str = "src/sys/atomic.rs";
 /// The files that another thread can reach, and that therefore use `sys::atomic`.
 const ATOMIC_FILES: &[&str] = &[
     // The ring's tail, which the kernel reads.
-    "src/buf/pool.rs",
+    "src/buf/buffers.rs",
     // That tail, for the kernels that are not the real one.
     "src/driver/pad/provided.rs",
     "src/driver/unpark.rs",

@@ -42,6 +42,7 @@ use std::io;
 use crate::driver::Cqe;
 
 mod any;
+mod buffers;
 mod error;
 mod filling;
 mod io_buf;

@@ -1,10 +1,8 @@
 //! One core's pool of provided buffers: the kernel picks one when bytes arrive, not before.
 //!
 //! An idle connection therefore holds no buffer. Few buffers are published to begin with, because
-//! few stay in the cache (2,048 cost 2 to 3 % against 256); when they run out, more follow.
-//!
-//! A buffer is with the kernel, or leased. A [`PooledBuf`] is the lease, and dropping it is the
-//! only way home.
+//! few stay in the cache (2,048 cost 2 to 3 % against 256); when they run out, more follow. A
+//! [`PooledBuf`] is a lease, and dropping it is the only way home.
 //!
 //! When most of them are leased, what arrives is copied to the heap and its buffer goes home at
 //! once: those who keep leases cannot take the last eighth, so that others go on receiving.
@@ -15,11 +13,10 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
-use io_uring::types::BufRingEntry;
-
 use super::IoBuf;
+use super::buffers::Buffers;
+pub(crate) use super::buffers::LARGEST;
 use crate::driver::Register;
-use crate::sys::atomic::plain::{AtomicU16, Ordering};
 use crate::sys::current::Floor;
 
 /// Bytes in one buffer. A received message larger than this takes several.
@@ -27,28 +24,15 @@ pub(crate) const SIZE: usize = 4096;
 /// The most buffers that a core has unless it is told otherwise: 16 MiB, of which only what is used
 /// is memory.
 pub(crate) const MOST: u16 = 4096;
-/// A ring holds no more than this (`IORING_REGISTER_PBUF_RING`).
-pub(crate) const LARGEST: u16 = 32_768;
 pub(crate) const PUBLISHED_AT_FIRST: u16 = 256;
 /// The group of this pool, the only one of its ring.
 pub(crate) const GROUP: u16 = 0;
 
-/// The buffers of one core, and the ring through which the kernel picks them.
+/// The buffers of one core.
 pub(crate) struct Pool {
-    ring: Mapping,
-    /// How many entries the ring has, less one: they are a power of two.
-    mask: u16,
-    memory: Mapping,
-    /// How many buffers there may be.
-    most: u16,
+    buffers: Buffers<SIZE>,
     /// With more leases than this, what arrives is copied.
     enough: u32,
-    tail: Cell<u16>,
-    /// Buffers with a number below this have been published at least once.
-    published: Cell<u16>,
-    leased: Box<[Cell<bool>]>,
-    leases: Cell<u32>,
-    starved: Cell<u64>,
     copied: Cell<u64>,
 }
 
@@ -57,84 +41,42 @@ unsafe impl Floor for Pool {
     const INDEX: usize = 3;
 }
 
-/// Anonymous memory, page-aligned, that becomes real when it is touched.
-struct Mapping {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-impl Mapping {
-    fn new(len: usize) -> io::Result<Self> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new anonymous mapping touches no memory of others.
-        let start = unsafe { libc::mmap(ptr::null_mut(), len, access, flags, -1, 0) };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = NonNull::new(start.cast()).expect("a mapping is never at address zero");
-        Ok(Mapping { start, len })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and I6: the kernel is done with it.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
-    }
-}
-
 impl Pool {
     /// A pool of at most `most` buffers.
     ///
     /// # Panics
     /// If that is 0 or more than [`LARGEST`].
     pub(crate) fn new(most: u16) -> io::Result<Self> {
-        assert!((1..=LARGEST).contains(&most), "a pool of {most} buffers");
-        let entries = most.next_power_of_two();
-        let ring = Mapping::new(usize::from(entries) * size_of::<BufRingEntry>())?;
-        let memory = Mapping::new(usize::from(most) * SIZE)?;
-        let pool = Pool {
-            ring,
-            mask: entries - 1,
-            memory,
-            most,
+        Ok(Pool {
+            buffers: Buffers::new(GROUP, most, PUBLISHED_AT_FIRST)?,
             enough: u32::from(most - (most / 8).max(1)),
-            tail: Cell::new(0),
-            published: Cell::new(0),
-            leased: (0..most).map(|_| Cell::new(true)).collect(),
-            leases: Cell::new(0),
-            starved: Cell::new(0),
             copied: Cell::new(0),
-        };
-        pool.publish(PUBLISHED_AT_FIRST.min(most));
-        Ok(pool)
+        })
     }
 
     /// What the kernel is told.
     pub(crate) fn registration(&self) -> Register {
-        let ring = self.ring.start.as_ptr().cast();
-        Register::Buffers { ring, entries: self.mask + 1, group: GROUP }
+        self.buffers.registration()
     }
 
     /// What the kernel is told in the end.
     pub(crate) fn removal(&self) -> Register {
-        Register::RemoveBuffers { group: GROUP }
+        self.buffers.removal()
     }
 
     /// Leases that are out.
     pub(crate) fn leases(&self) -> u32 {
-        self.leases.get()
+        self.buffers.leases()
     }
 
     /// Buffers that are with the kernel, or leased.
     pub(crate) fn published(&self) -> u16 {
-        self.published.get()
+        self.buffers.published()
     }
 
     /// How often the kernel found no buffer.
     pub(crate) fn starved(&self) -> u64 {
-        self.starved.get()
+        self.buffers.starved()
     }
 
     /// How many receives brought their bytes to the heap, because buffers were short.
@@ -148,61 +90,19 @@ impl Pool {
 
     /// Whether so many are leased that what arrives is about to be copied.
     pub(crate) fn is_short(&self) -> bool {
-        self.leases.get() >= self.enough
+        self.buffers.leases() >= self.enough
     }
 
     /// Publishes twice as many buffers as before. False when all are published already.
     pub(crate) fn grow(&self) -> bool {
-        self.starved.set(self.starved.get() + 1);
-        let published = self.published.get();
-        self.publish(published.min(self.most - published));
-        self.published.get() > published
-    }
-
-    fn publish(&self, count: u16) {
-        let first = self.published.get();
-        for bid in first..first + count {
-            self.leased[usize::from(bid)].set(false);
-            self.put(bid);
-        }
-        self.published.set(first + count);
-        self.announce();
-    }
-
-    fn buffer(&self, bid: u16) -> NonNull<u8> {
-        assert!(bid < self.most, "there is no buffer {bid}");
-        // SAFETY: the mapping holds `most` buffers of SIZE bytes.
-        unsafe { self.memory.start.add(usize::from(bid) * SIZE) }
-    }
-
-    /// Writes the entry that offers `bid`; the kernel sees it after `announce`.
-    fn put(&self, bid: u16) {
-        let index = usize::from(self.tail.get() & self.mask);
-        // SAFETY: the index is below the number of entries in the mapping. The kernel reads an
-        // entry only when the tail has passed it, and there are as many entries as buffers.
-        let entry = unsafe { self.ring.start.cast::<BufRingEntry>().add(index).as_mut() };
-        entry.set_addr(self.buffer(bid).as_ptr() as u64);
-        entry.set_len(SIZE as u32);
-        entry.set_bid(bid);
-        self.tail.set(self.tail.get().wrapping_add(1));
-    }
-
-    fn announce(&self) {
-        // SAFETY: the ring's tail lies in its first entry, where the kernel reads it as an atomic.
-        let tail = unsafe {
-            let tail = BufRingEntry::tail(self.ring.start.as_ptr().cast::<BufRingEntry>());
-            &*tail.cast::<AtomicU16>()
-        };
-        tail.store(self.tail.get(), Ordering::Release);
+        self.buffers.grow()
     }
 
     /// Takes over a buffer that the kernel has picked and filled with `len` bytes.
     #[inline]
     pub(crate) fn lease(self: &Rc<Self>, bid: u16, len: usize) -> PooledBuf {
         assert!(len <= SIZE, "the kernel filled {len} bytes of {SIZE}");
-        let taken = self.leased[usize::from(bid)].replace(true);
-        assert!(!taken, "the kernel picked buffer {bid}, which is leased");
-        self.leases.set(self.leases.get() + 1);
+        self.buffers.take(bid);
         let share = Rc::into_raw(Rc::clone(self)).cast_mut();
         let owner = NonNull::new(share.cast()).expect("an Rc is somewhere");
         PooledBuf { owner, start: 0, len: len as u16, bid, home: Home::Pool }
@@ -212,22 +112,13 @@ impl Pool {
     #[inline]
     pub(crate) fn take_over(self: &Rc<Self>, bid: u16, len: usize) -> PooledBuf {
         let lease = self.lease(bid, len);
-        if self.leases.get() > self.enough && len > 0 { self.copy(&lease) } else { lease }
+        if self.buffers.leases() > self.enough && len > 0 { self.copy(&lease) } else { lease }
     }
 
     #[cold]
     fn copy(&self, lease: &[u8]) -> PooledBuf {
         self.count_copied();
         PooledBuf::copied(lease)
-    }
-
-    #[inline]
-    fn give_back(&self, bid: u16) {
-        let leased = self.leased[usize::from(bid)].replace(false);
-        assert!(leased, "buffer {bid} came home twice");
-        self.leases.set(self.leases.get() - 1);
-        self.put(bid);
-        self.announce();
     }
 }
 
@@ -280,7 +171,7 @@ impl PooledBuf {
     fn first(&self) -> NonNull<u8> {
         let buffer = match self.home {
             // SAFETY: the owner is a pool, and this holds a share of it.
-            Home::Pool => unsafe { self.owner.cast::<Pool>().as_ref() }.buffer(self.bid),
+            Home::Pool => unsafe { self.owner.cast::<Pool>().as_ref() }.buffers.buffer(self.bid),
             Home::Heap => self.owner.cast(),
         };
         // SAFETY: `start` is within the buffer, or one past its end.
@@ -356,7 +247,7 @@ impl Drop for PooledBuf {
             Home::Pool => {
                 // SAFETY: `lease` made the pointer of a share of the pool, which ends here.
                 let pool = unsafe { Rc::from_raw(self.owner.cast::<Pool>().as_ptr()) };
-                pool.give_back(self.bid);
+                pool.buffers.give_back(self.bid);
             }
             Home::Heap => {
                 let memory = ptr::slice_from_raw_parts_mut(self.owner.cast().as_ptr(), SIZE);
@@ -399,7 +290,7 @@ mod tests {
     fn the_pool_grows_to_its_end_and_no_further() {
         let pool = Pool::new(MOST).unwrap();
         let grown = (0..10).filter(|_| pool.grow()).count();
-        assert_eq!((grown, pool.published.get()), (4, MOST));
+        assert_eq!((grown, pool.published()), (4, MOST));
     }
 
     #[test]
