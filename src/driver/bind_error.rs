@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::sys::listeners;
+use crate::sys::listeners::{self, Kind};
 
 /// What the system answered, with the cause that was found.
 #[derive(Debug)]
@@ -19,13 +19,19 @@ struct BindError {
 /// system answered is its source.
 ///
 /// It reads for some milliseconds at most, and only where that can tell anything.
-pub(crate) fn explain(call: &str, address: SocketAddr, answer: io::Error) -> io::Error {
-    explain_below(Path::new("/"), call, address, answer)
+pub(crate) fn explain(call: &str, kind: Kind, address: SocketAddr, answer: io::Error) -> io::Error {
+    explain_below(Path::new("/"), call, kind, address, answer)
 }
 
-fn explain_below(root: &Path, call: &str, address: SocketAddr, answer: io::Error) -> io::Error {
+fn explain_below(
+    root: &Path,
+    call: &str,
+    kind: Kind,
+    address: SocketAddr,
+    answer: io::Error,
+) -> io::Error {
     let (name, cause) = match answer.raw_os_error() {
-        Some(libc::EADDRINUSE) => ("EADDRINUSE", who_is_there(address, root)),
+        Some(libc::EADDRINUSE) => ("EADDRINUSE", who_is_there(address, kind, root)),
         Some(libc::EACCES | libc::EPERM) => ("EACCES", who_may(address, root)),
         Some(libc::EADDRNOTAVAIL) => ("EADDRNOTAVAIL", nobody_has(address)),
         _ => return answer,
@@ -34,25 +40,31 @@ fn explain_below(root: &Path, call: &str, address: SocketAddr, answer: io::Error
     io::Error::new(answer.kind(), BindError { text, answer })
 }
 
-fn who_is_there(address: SocketAddr, root: &Path) -> String {
+fn who_is_there(address: SocketAddr, kind: Kind, root: &Path) -> String {
+    let (does, all, owner) = match kind {
+        Kind::Listeners => ("listens on", "-tanp", "-ltnp"),
+        Kind::Datagrams => ("has bound", "-uanp", "-uanp"),
+    };
     if address.port() == 0 {
         return "all ports that the kernel may choose (net.ipv4.ip_local_port_range) are in use"
             .into();
     }
-    let Some(found) = listeners::in_the_way_of(address, root) else {
-        return "nobody listens there, so somebody has bound it without; `ss -tanp` shows all that \
-                have, or choose another port"
-            .into();
+    let Some(found) = listeners::in_the_way_of(address, kind, root) else {
+        let nobody = match kind {
+            Kind::Listeners => "nobody listens there, so somebody has bound it without",
+            Kind::Datagrams => "somebody has bound it, and is not to be seen",
+        };
+        return format!("{nobody}; `ss {all}` shows all that have, or choose another port");
     };
     let there = found.address;
     match found.process {
-        Some(process) if process.is_this => format!("this process itself listens on {there}"),
+        Some(process) if process.is_this => format!("this process itself {does} {there}"),
         Some(process) => {
             let (id, name) = (process.id, process.name);
-            format!("process {id} ({name}) listens on {there}; stop it, or choose another port")
+            format!("process {id} ({name}) {does} {there}; stop it, or choose another port")
         }
         None => format!(
-            "a process of user {} listens on {there} (`sudo ss -ltnp` names it); stop it, or choose \
+            "a process of user {} {does} {there} (`sudo ss {owner}` names it); stop it, or choose \
              another port",
             found.user
         ),
@@ -100,7 +112,7 @@ mod tests {
     fn text(root: &FakeRoot, address: &str, errno: i32) -> String {
         let answer = io::Error::from_raw_os_error(errno);
         let kind = answer.kind();
-        let error = explain_below(root, "bind", address.parse().unwrap(), answer);
+        let error = explain_below(root, "bind", Kind::Listeners, address.parse().unwrap(), answer);
         assert_eq!(error.kind(), kind);
         let source = error.get_ref().unwrap().source().unwrap();
         assert_eq!(source.downcast_ref::<io::Error>().unwrap().raw_os_error(), Some(errno));
@@ -193,7 +205,7 @@ mod tests {
     #[test]
     fn other_answers_are_left_as_they_are() {
         let answer = io::Error::from_raw_os_error(libc::EBADF);
-        let error = explain("bind", "127.0.0.1:1".parse().unwrap(), answer);
+        let error = explain("bind", Kind::Listeners, "127.0.0.1:1".parse().unwrap(), answer);
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
     }
 }

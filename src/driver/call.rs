@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 
 use crate::driver::{Call, bind_error};
 use crate::sys::addr::Address;
+use crate::sys::listeners::Kind;
 
 /// Performs `call` on the real kernel.
 pub(crate) fn perform(call: Call<'_>) -> io::Result<i32> {
@@ -17,7 +18,7 @@ pub(crate) fn perform(call: Call<'_>) -> io::Result<i32> {
             // SAFETY: `address` is readable for its length.
             let result = unsafe { libc::bind(fd, address.as_ptr().cast(), size(address)) };
             if result < 0 {
-                return Err(not_bound(address));
+                return Err(not_bound(fd, address));
             }
             result
         }
@@ -71,10 +72,15 @@ pub(crate) fn perform(call: Call<'_>) -> io::Result<i32> {
 }
 
 #[cold]
-fn not_bound(address: &[u8]) -> io::Error {
+fn not_bound(fd: RawFd, address: &[u8]) -> io::Error {
     let answer = io::Error::last_os_error();
+    let mut kind = [0; 4];
+    let (level, name, value) = (libc::SOL_SOCKET, libc::SO_TYPE, &mut kind[..]);
+    let asked = perform(Call::GetOption { fd, level, name, value });
+    let is_of_datagrams = asked.is_ok() && i32::from_ne_bytes(kind) == libc::SOCK_DGRAM;
+    let kind = if is_of_datagrams { Kind::Datagrams } else { Kind::Listeners };
     match Address::of_bytes(address) {
-        Ok(address) => bind_error::explain("bind", address, answer),
+        Ok(address) => bind_error::explain("bind", kind, address, answer),
         Err(_) => answer,
     }
 }
@@ -83,7 +89,7 @@ fn not_bound(address: &[u8]) -> io::Error {
 fn not_listening(fd: RawFd) -> io::Error {
     let answer = io::Error::last_os_error();
     match Address::read(|address| perform(Call::LocalAddress { fd, address })) {
-        Ok(address) => bind_error::explain("listen", address, answer),
+        Ok(address) => bind_error::explain("listen", Kind::Listeners, address, answer),
         Err(_) => answer,
     }
 }

@@ -32,33 +32,49 @@ pub(crate) struct Process {
     pub(crate) is_this: bool,
 }
 
-/// The TCP socket that listens where `address` would.
-pub(crate) fn in_the_way_of(address: SocketAddr, root: &Path) -> Option<Listener> {
-    let tables = ["proc/net/tcp", "proc/net/tcp6"];
+/// Which sockets have ports: those of each protocol their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// TCP sockets that listen.
+    Listeners,
+    /// UDP sockets that are bound.
+    Datagrams,
+}
+
+/// The socket that has the place where `address` would be.
+pub(crate) fn in_the_way_of(address: SocketAddr, kind: Kind, root: &Path) -> Option<Listener> {
+    let tables = match kind {
+        Kind::Listeners => ["proc/net/tcp", "proc/net/tcp6"],
+        Kind::Datagrams => ["proc/net/udp", "proc/net/udp6"],
+    };
     let (address, user, inode) =
-        tables.iter().find_map(|table| find_socket(&root.join(table), address))?;
+        tables.iter().find_map(|table| find_socket(&root.join(table), kind, address))?;
     Some(Listener { address, user, process: find_process(inode, root) })
 }
 
-/// The first listener in `table` that takes the place of `wanted`: its address, user and inode.
-fn find_socket(table: &Path, wanted: SocketAddr) -> Option<(SocketAddr, u32, u64)> {
+/// The first socket in `table` that takes the place of `wanted`: its address, user and inode.
+fn find_socket(table: &Path, kind: Kind, wanted: SocketAddr) -> Option<(SocketAddr, u32, u64)> {
     let table = BufReader::new(File::open(table).ok()?.take(MOST_BYTES));
     // The first line is a heading. Listeners come before all other sockets.
     let lines = table.lines().skip(1).map_while(Result::ok);
-    let mut listeners = lines.map_while(|line| parse(&line));
-    listeners.find(|(address, ..)| address.port() == wanted.port() && overlap(*address, wanted))
+    let mut sockets = lines.map_while(|line| parse(&line, kind));
+    sockets.find(|(address, ..)| address.port() == wanted.port() && overlap(*address, wanted))
 }
 
-/// Reads a line of proc_net(5): `0: ADDRESS:PORT REMOTE STATE .. UID .. INODE ..`; none if it is not
-/// a listener's.
-fn parse(line: &str) -> Option<(SocketAddr, u32, u64)> {
+/// Reads a line of proc_net(5): `0: ADDRESS:PORT REMOTE STATE .. UID .. INODE ..`; none if it is that
+/// of a TCP socket that does not listen.
+fn parse(line: &str, kind: Kind) -> Option<(SocketAddr, u32, u64)> {
     const LISTEN: &str = "0A";
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let [_, local, _, state, _, _, _, user, _, inode, ..] = fields[..] else { return None };
     let (ip, port) = local.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let address = SocketAddr::new(parse_ip(ip)?, port);
-    (state == LISTEN).then_some((address, user.parse().ok()?, inode.parse().ok()?))
+    (state == LISTEN || kind == Kind::Datagrams).then_some((
+        address,
+        user.parse().ok()?,
+        inode.parse().ok()?,
+    ))
 }
 
 /// Each word of an address is written as a number of this machine, though its bytes are the network's.
@@ -156,7 +172,21 @@ mod tests {
     }
 
     fn in_the_way(root: &FakeRoot, address: &str) -> Option<Listener> {
-        in_the_way_of(address.parse().unwrap(), root)
+        in_the_way_of(address.parse().unwrap(), Kind::Listeners, root)
+    }
+
+    #[test]
+    fn sockets_of_datagrams_have_ports_of_their_own() {
+        let root = root("").with(
+            "proc/net/udp",
+            &(HEADING.to_owned()
+                + &line("00000000:0051", "01", 0, 1)
+                + &line("00000000:0050", "07", 33, 2009)),
+        );
+        assert_eq!(in_the_way(&root, "0.0.0.0:80"), None);
+        let address = "127.0.0.1:80".parse().unwrap();
+        let found = in_the_way_of(address, Kind::Datagrams, &root).unwrap();
+        assert_eq!((found.user, found.process.unwrap().id), (33, 20));
     }
 
     #[cfg(target_endian = "little")]
