@@ -43,6 +43,7 @@ use crate::driver::Cqe;
 
 mod any;
 mod buffers;
+pub(crate) mod datagram;
 mod error;
 mod filling;
 mod io_buf;

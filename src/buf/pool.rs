@@ -7,7 +7,7 @@
 //! When most of them are leased, what arrives is copied to the heap and its buffer goes home at
 //! once: those who keep leases cannot take the last eighth, so that others go on receiving.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
@@ -16,6 +16,7 @@ use std::rc::Rc;
 use super::IoBuf;
 use super::buffers::Buffers;
 pub(crate) use super::buffers::LARGEST;
+use super::datagram::Datagrams;
 use crate::driver::Register;
 use crate::sys::current::Floor;
 
@@ -25,7 +26,7 @@ pub(crate) const SIZE: usize = 4096;
 /// is memory.
 pub(crate) const MOST: u16 = 4096;
 pub(crate) const PUBLISHED_AT_FIRST: u16 = 256;
-/// The group of this pool, the only one of its ring.
+/// The group of this pool; that for datagrams has another.
 pub(crate) const GROUP: u16 = 0;
 
 /// The buffers of one core.
@@ -34,6 +35,8 @@ pub(crate) struct Pool {
     /// With more leases than this, what arrives is copied.
     enough: u32,
     copied: Cell<u64>,
+    /// Those for datagrams, once a socket has asked for them; none if they could not be had then.
+    datagrams: OnceCell<Option<Rc<Datagrams>>>,
 }
 
 // SAFETY: no other type of the crate has this number.
@@ -51,6 +54,7 @@ impl Pool {
             buffers: Buffers::new(GROUP, most, PUBLISHED_AT_FIRST)?,
             enough: u32::from(most - (most / 8).max(1)),
             copied: Cell::new(0),
+            datagrams: OnceCell::new(),
         })
     }
 
@@ -64,19 +68,38 @@ impl Pool {
         self.buffers.removal()
     }
 
-    /// Leases that are out.
-    pub(crate) fn leases(&self) -> u32 {
-        self.buffers.leases()
+    /// The buffers for datagrams, if they were made.
+    pub(crate) fn datagrams(&self) -> Option<&Rc<Datagrams>> {
+        self.datagrams.get()?.as_ref()
     }
 
-    /// Buffers that are with the kernel, or leased.
+    /// The buffers for datagrams. The first call makes them, and has `register` tell the kernel; if
+    /// that fails, there are none, and `refused` is called.
+    pub(crate) fn make_datagrams(
+        &self,
+        register: impl FnOnce(Register) -> io::Result<()>,
+        refused: impl FnOnce(io::Error),
+    ) -> Option<&Rc<Datagrams>> {
+        let make = || {
+            let made = Datagrams::new().map(Rc::new);
+            made.and_then(|made| register(made.registration()).map(|()| made))
+        };
+        self.datagrams.get_or_init(|| make().map_err(refused).ok()).as_ref()
+    }
+
+    /// Leases that are out, those of datagrams included.
+    pub(crate) fn leases(&self) -> u32 {
+        self.buffers.leases() + self.datagrams().map_or(0, |datagrams| datagrams.leases())
+    }
+
+    /// Buffers that are with the kernel, or leased, those for datagrams included.
     pub(crate) fn published(&self) -> u16 {
-        self.buffers.published()
+        self.buffers.published() + self.datagrams().map_or(0, |datagrams| datagrams.published())
     }
 
     /// How often the kernel found no buffer.
     pub(crate) fn starved(&self) -> u64 {
-        self.buffers.starved()
+        self.buffers.starved() + self.datagrams().map_or(0, |datagrams| datagrams.starved())
     }
 
     /// How many receives brought their bytes to the heap, because buffers were short.

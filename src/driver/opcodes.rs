@@ -3,12 +3,13 @@
 use io_uring::opcode;
 
 /// Each with the kernel's name for it, and the first kernel that has it.
-pub(crate) const USED: [(u8, &str, &str); 15] = [
+pub(crate) const USED: [(u8, &str, &str); 16] = [
     (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD", "5.1"),
     (opcode::Readv::CODE, "IORING_OP_READV", "5.1"),
     (opcode::Writev::CODE, "IORING_OP_WRITEV", "5.1"),
     (opcode::Fsync::CODE, "IORING_OP_FSYNC", "5.1"),
     (opcode::SendMsg::CODE, "IORING_OP_SENDMSG", "5.3"),
+    (opcode::RecvMsg::CODE, "IORING_OP_RECVMSG", "5.3"),
     (opcode::Timeout::CODE, "IORING_OP_TIMEOUT", "5.4"),
     (opcode::TimeoutRemove::CODE, "IORING_OP_TIMEOUT_REMOVE", "5.5"),
     (opcode::Accept::CODE, "IORING_OP_ACCEPT", "5.5"),

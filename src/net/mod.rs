@@ -6,6 +6,9 @@ mod options;
 mod ports;
 mod stream;
 mod tcp;
+mod udp;
 
+pub use crate::buf::datagram::{Datagram, Ecn};
 pub use addr::ToAddresses;
 pub use tcp::{Cork, TcpListener, TcpStream};
+pub use udp::{Message, UdpSocket};

@@ -18,6 +18,15 @@ pub(super) fn stream_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
     })
 }
 
+/// A new socket of datagrams for addresses of the family of `address`.
+pub(super) fn datagram_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let domain = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    ring("a socket", |ring| {
+        let call = Call::Socket { domain, kind: libc::SOCK_DGRAM, protocol: libc::IPPROTO_UDP };
+        Ok(ring.adopt(ring.call(call)?))
+    })
+}
+
 pub(super) fn ring<R>(what: &str, f: impl FnOnce(&Ring) -> R) -> R {
     op::with(what, f)
 }
@@ -28,8 +37,16 @@ pub(super) fn bind(fd: RawFd, address: SocketAddr) -> io::Result<()> {
 }
 
 pub(super) fn set(fd: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
-    let value = &value.to_ne_bytes();
+    set_bytes(fd, level, name, &value.to_ne_bytes())
+}
+
+pub(super) fn set_bytes(fd: RawFd, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
     ring("a socket option", |ring| ring.call(Call::SetOption { fd, level, name, value })).map(drop)
+}
+
+/// A size or a count, as the kernel takes it.
+pub(super) fn clamp(value: usize) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
 }
 
 pub(super) fn get(fd: RawFd, level: i32, name: i32) -> io::Result<i32> {

@@ -21,6 +21,7 @@ use crate::sys::fork::forked;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Protocol {
     Tcp,
+    Udp,
 }
 
 /// The protocol, the cores that were started together, and an address as the user wrote it. Port 0
@@ -77,6 +78,9 @@ impl Share {
                 let text = match protocol {
                     Protocol::Tcp => {
                         format!("this core listens on {wanted} already; share that listener")
+                    }
+                    Protocol::Udp => {
+                        format!("this core has bound {wanted} already; share that socket")
                     }
                 };
                 return Err(io::Error::new(io::ErrorKind::AddrInUse, text));

@@ -14,6 +14,7 @@ use io_uring::{opcode, types};
 
 use super::in_flight::{Chore, InFlight, OpId, Slot, State, locate};
 use super::{Multishot, Op};
+use crate::buf::datagram::Datagrams;
 use crate::buf::pool::Pool;
 use crate::driver::retired::Retired;
 use crate::driver::sqe::FORKED;
@@ -171,6 +172,20 @@ impl Ring {
         self.kernel.with(|driver| unsafe { driver.register(pool.registration()) })?;
         self.pool.replace(Some(Rc::clone(pool)));
         Ok(())
+    }
+
+    /// The buffers for datagrams of `pool`, which is the one that was provided, if there are any.
+    pub(crate) fn provide_datagrams(&self, pool: &Pool) -> Option<Rc<Datagrams>> {
+        let register = |resource| {
+            // SAFETY: they go with their pool, which the ring keeps, see `provide` and `retire`.
+            self.kernel.with(|driver| unsafe { driver.register(resource) })
+        };
+        let refused = |error| {
+            let line =
+                format!("datagrams are received into the heap, not provided buffers: {error}");
+            current::core(|core| core.log.line(&line));
+        };
+        pool.make_datagrams(register, refused).map(Rc::clone)
     }
 
     /// A descriptor that this core's kernel has just opened.
@@ -619,8 +634,11 @@ impl Ring {
         if left == 0 {
             let mut driver = driver;
             if let Some(pool) = &pool {
-                // SAFETY: it names memory only to end its use.
-                let _ = unsafe { driver.register(pool.removal()) };
+                let datagrams = pool.datagrams().map(|datagrams| datagrams.removal());
+                for removal in datagrams.into_iter().chain([pool.removal()]) {
+                    // SAFETY: it names memory only to end its use.
+                    let _ = unsafe { driver.register(removal) };
+                }
             }
             drop(driver);
             drop(pool);

@@ -40,7 +40,7 @@
 //!
 //! # What is simulated
 //!
-//! What goes through Quoit: TCP, files (each host has a disk of its own, empty at first), timers
+//! What goes through Quoit: TCP, UDP, files (each host has a disk of its own, empty at first), timers
 //! and [`time::Instant`](crate::time::Instant). **Not** simulated, and therefore different in each
 //! run or real, are the standard library's clocks, sockets and files, threads, thread-locals and
 //! statics (all hosts share them), and the order of a `HashMap` with its default hasher.

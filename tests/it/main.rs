@@ -29,6 +29,7 @@ mod task;
 mod tcp;
 mod threads;
 mod time;
+mod udp;
 mod waiting;
 mod words;
 mod zero_copy;

@@ -6,6 +6,7 @@ use super::descriptors::{Descriptor, Side, fact};
 use super::file;
 use super::requests::{Asked, Request};
 use crate::driver::Cqe;
+use crate::driver::pad::message::Layout;
 use crate::driver::pad::provided::Provided;
 use crate::driver::sqe::flag;
 
@@ -46,6 +47,10 @@ pub(super) fn attempt(
             receive_into_any(&request.asked, descriptor, provided)
         }
         opcode::Recv::CODE => receive(request, descriptor),
+        opcode::RecvMsg::CODE if request.asked.flags & flag::BUFFER_SELECT != 0 => {
+            receive_message_into_any(&request.asked, descriptor, provided)
+        }
+        opcode::RecvMsg::CODE => receive_message(&request.asked, descriptor),
         opcode::Send::CODE => send(request, descriptor),
         opcode::SendMsg::CODE => send_message(request, descriptor),
         opcode::Accept::CODE => accept(&request.asked, descriptor),
@@ -151,6 +156,45 @@ fn receive_into_any(
             }
             Attempt::Last(received as i32, flags)
         }
+        Err(libc::EAGAIN) => would_wait(asked, descriptor, Side::Read),
+        Err(errno) => Attempt::error(errno),
+    }
+}
+
+/// Receives one message into the next buffer on offer, as io_uring lays it out there.
+fn receive_message_into_any(
+    asked: &Asked,
+    descriptor: &mut Descriptor,
+    provided: &mut [Provided],
+) -> Attempt {
+    let group = provided.iter_mut().find(|provided| provided.group() == asked.buf_index);
+    let Some(group) = group else { return Attempt::error(libc::ENOBUFS) };
+    let Some(offer) = group.peek() else { return Attempt::error(libc::ENOBUFS) };
+    let (start, len) = (offer.start.as_ptr(), offer.len as usize);
+    let mut iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+    let layout = Layout::of(asked.addr);
+    let header =
+        layout.and_then(|layout| layout.header(start, len, &raw mut iovec).zip(Some(layout)));
+    let Some((mut header, layout)) = header else { return Attempt::error(libc::EFAULT) };
+    let (flags, place) = (asked.op_flags as i32 | libc::MSG_DONTWAIT, &raw mut header);
+    // SAFETY: I1, I2: the header leads into a buffer on offer, which nobody else uses.
+    match uninterrupted(|| unsafe { libc::recvmsg(asked.fd, place, flags) }) {
+        Ok(received) => {
+            group.pick();
+            Attempt::More(layout.complete(start, &header, received), Cqe::picked(offer.bid))
+        }
+        Err(libc::EAGAIN) => would_wait(asked, descriptor, Side::Read),
+        Err(errno) => Attempt::error(errno),
+    }
+}
+
+/// Receives one message where its header says.
+fn receive_message(asked: &Asked, descriptor: &mut Descriptor) -> Attempt {
+    let flags = asked.op_flags as i32 | libc::MSG_DONTWAIT;
+    let header = asked.addr as *mut libc::msghdr;
+    // SAFETY: I1, I2: the header, and what it leads to, are the request's until its last answer.
+    match uninterrupted(|| unsafe { libc::recvmsg(asked.fd, header, flags) }) {
+        Ok(received) => Attempt::Last(received as i32, 0),
         Err(libc::EAGAIN) => would_wait(asked, descriptor, Side::Read),
         Err(errno) => Attempt::error(errno),
     }

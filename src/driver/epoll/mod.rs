@@ -129,7 +129,9 @@ unsafe impl Driver for Epoll {
             return self.answer(&asked, -libc::EINVAL, 0);
         }
         match asked.opcode {
-            opcode::Recv::CODE | opcode::Accept::CODE => self.start(asked, Side::Read),
+            opcode::Recv::CODE | opcode::RecvMsg::CODE | opcode::Accept::CODE => {
+                self.start(asked, Side::Read);
+            }
             opcode::Read::CODE | opcode::Readv::CODE => self.start(asked, Side::Read),
             opcode::Send::CODE | opcode::SendMsg::CODE => self.start(asked, Side::Write),
             opcode::Write::CODE | opcode::Writev::CODE => self.start(asked, Side::Write),
@@ -257,6 +259,12 @@ fn is_understood(fields: &Fields) -> bool {
     }
     let has_only = |known: u16| fields.ioprio & !known == 0;
     match fields.opcode {
+        // A message that is picked a buffer for is laid out in it only if more may follow.
+        opcode::RecvMsg::CODE if selects => {
+            has_only(flag::POLL_FIRST | flag::RECV_MULTISHOT)
+                && fields.ioprio & flag::RECV_MULTISHOT != 0
+        }
+        opcode::RecvMsg::CODE => has_only(flag::POLL_FIRST),
         opcode::Recv::CODE => {
             has_only(flag::POLL_FIRST | flag::RECV_MULTISHOT)
                 && (selects || fields.ioprio & flag::RECV_MULTISHOT == 0)

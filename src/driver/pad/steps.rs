@@ -3,6 +3,7 @@
 //! ```text
 //!   RECV, multishot        RECV ─▶ RECV ─▶ ...                          without multishot-recv
 //!   RECV, picks a buffer   POLL ─▶ RECV into what is picked here ─▶ ... without pbuf
+//!   RECVMSG, likewise      POLL ─▶ RECVMSG into what is picked here ... without either of the two
 //!   ACCEPT, multishot      ACCEPT ─▶ ACCEPT ─▶ ...                      without multishot-accept
 //!   TIMEOUT, updated       TIMEOUT ─▶ TIMEOUT_REMOVE ─▶ TIMEOUT         without timeout-update
 //!   a wait's deadline      TIMEOUT                                      without ext-arg
@@ -19,7 +20,9 @@ use std::ptr;
 
 use io_uring::{opcode, squeue, types};
 
+use super::message::{Kept, Layout};
 use super::provided::{Offer, Provided};
+use crate::buf::datagram;
 use crate::driver::caps::{Cap, Caps};
 use crate::driver::sqe::{flag, timespec};
 use crate::driver::{Cqe, Fields, RESERVED, Register, Sqe};
@@ -68,6 +71,8 @@ struct Request {
     /// Flags of the receive or the accept.
     flags: u32,
     step: Step,
+    /// How a message is laid out, of a receive of messages.
+    layout: Option<Layout>,
     /// Whether it is to be asked again after an answer.
     many: bool,
     /// The next answer is the last.
@@ -131,10 +136,11 @@ impl Steps {
             opcode::SendZc::CODE if lacks(Cap::SendZc) => {
                 self.asks.push(super::with_a_copy(fields).into_sqe());
             }
+            opcode::RecvMsg::CODE => self.receive_message(&fields),
             opcode::Accept::CODE
                 if fields.ioprio & flag::ACCEPT_MULTISHOT != 0 && lacks(Cap::MultishotAccept) =>
             {
-                self.start(&fields, Step::Accept, true);
+                self.start(&fields, Step::Accept, None, true);
             }
             opcode::Timeout::CODE if lacks(Cap::TimeoutUpdate) => {
                 self.timeouts.insert(fields.user_data, Timeout::new(&sqe));
@@ -174,18 +180,38 @@ impl Steps {
         let picks = fields.flags & flag::BUFFER_SELECT != 0;
         let group = fields.buf_index;
         if picks && !self.caps.has(Cap::Pbuf) {
-            self.start(fields, Step::Poll(group), many);
+            self.start(fields, Step::Poll(group), None, many);
         } else if picks && many && !self.caps.has(Cap::MultishotRecv) {
-            self.start(fields, Step::Receive(group), true);
+            self.start(fields, Step::Receive(group), None, true);
         } else {
             self.asks.push(fields.into_sqe());
         }
     }
 
+    fn receive_message(&mut self, fields: &Fields) {
+        let many = fields.ioprio & flag::RECV_MULTISHOT != 0;
+        let picks = fields.flags & flag::BUFFER_SELECT != 0;
+        if !picks || self.picks_messages() {
+            return self.asks.push(fields.into_sqe());
+        }
+        match Layout::of(fields.addr) {
+            Some(layout) if many => {
+                self.start(fields, Step::Poll(fields.buf_index), Some(layout), true);
+            }
+            // What a buffer would hold after one answer only, nobody asks for.
+            _ => self.ready.push(Cqe::refusal(fields.user_data, libc::EINVAL)),
+        }
+    }
+
+    /// Whether the kernel picks buffers for messages itself.
+    fn picks_messages(&self) -> bool {
+        self.caps.has(Cap::Pbuf) && self.caps.has(Cap::MultishotRecv)
+    }
+
     /// Notes a request, and asks its first step.
-    fn start(&mut self, fields: &Fields, step: Step, many: bool) {
+    fn start(&mut self, fields: &Fields, step: Step, layout: Option<Layout>, many: bool) {
         let (fd, flags) = (fields.fd, fields.op_flags);
-        let request = Request { fd, flags, step, many, cancelled: false };
+        let request = Request { fd, flags, step, layout, many, cancelled: false };
         self.asks.push(request.ask(fields.user_data));
         let displaced = self.requests.insert(fields.user_data, request);
         assert!(displaced.is_none(), "I3: a request was pushed anew before its last answer");
@@ -268,6 +294,9 @@ impl Steps {
             return self.end(Cqe::refusal(user_data, libc::ENOBUFS));
         };
         request.step = Step::Fill(group, offer);
+        if request.layout.is_some_and(|layout| Kept::put(layout, offer).is_none()) {
+            return self.filled(Cqe::refusal(user_data, libc::EFAULT), group, offer);
+        }
         self.asks.push(request.ask(user_data));
         None
     }
@@ -275,6 +304,12 @@ impl Steps {
     /// Hands over what a buffer was filled with; one that was not goes back.
     fn filled(&mut self, cqe: Cqe, group: u16, offer: Offer) -> Option<Cqe> {
         let request = self.requests.get_mut(&cqe.user_data).expect("it is in flight");
+        let mut cqe = cqe;
+        if let (Some(layout), Ok(received)) = (request.layout, usize::try_from(cqe.result)) {
+            // Also an empty datagram fills what is in front.
+            let start = offer.start.as_ptr();
+            cqe.result = layout.complete(start, &Kept::header(offer), received);
+        }
         let spurious = cqe.result == -libc::EAGAIN;
         let goes_on = !request.cancelled && (spurious || cqe.result > 0 && request.many);
         if goes_on {
@@ -338,7 +373,13 @@ impl Steps {
     /// # Safety
     /// As [`Driver::register`](crate::driver::Driver::register).
     pub(crate) unsafe fn register(&mut self, resource: Register) -> bool {
-        if self.caps.has(Cap::Pbuf) {
+        let (Register::Buffers { group, .. } | Register::RemoveBuffers { group }) = resource;
+        // The same kernel may pick buffers for bytes, and none for messages.
+        let kernel_picks = match group {
+            datagram::GROUP => self.picks_messages(),
+            _ => self.caps.has(Cap::Pbuf),
+        };
+        if kernel_picks {
             return false;
         }
         match resource {
@@ -385,7 +426,12 @@ impl Request {
             Step::Fill(_, offer) => {
                 // Bytes that are not there after all must not be awaited with the buffer held.
                 let flags = self.flags as i32 | libc::MSG_DONTWAIT;
-                opcode::Recv::new(fd, offer.start.as_ptr(), offer.len).flags(flags).build()
+                if self.layout.is_some() {
+                    let header = Kept::at(offer).cast::<libc::msghdr>();
+                    opcode::RecvMsg::new(fd, header).flags(flags as u32).build()
+                } else {
+                    opcode::Recv::new(fd, offer.start.as_ptr(), offer.len).flags(flags).build()
+                }
             }
         };
         sqe.user_data(user_data)
@@ -512,6 +558,68 @@ mod tests {
         assert!(asked.is_empty() && old.is_done());
         is_last(&answers, 0);
         assert_eq!(answers[0].buffer(), None);
+    }
+
+    /// Rings of buffers for datagrams, of which `Old` has none yet.
+    fn receive_messages(old: &mut Old) -> Sqe {
+        let steps = &mut old.steps;
+        let register = |resource| {
+            // SAFETY: the pool lives to the end of the test.
+            assert!(unsafe { steps.register(resource) }, "the kernel picks no buffers for these");
+            Ok(())
+        };
+        let shape = old.pool.make_datagrams(register, drop).unwrap().shape();
+        opcode::RecvMsgMulti::new(FD, shape, datagram::GROUP).build().user_data(ID)
+    }
+
+    const RECVMSG: u8 = opcode::RecvMsg::CODE;
+
+    #[test]
+    fn a_message_is_received_into_a_picked_buffer_as_the_kernel_would_lay_it_out() {
+        for mask in ["5.10", "5.19", "no-pbuf", "no-multishot-recv"] {
+            let mut old = Old::new(mask);
+            let sqe = receive_messages(&mut old);
+            let (asked, answers) = old.push(sqe);
+            assert_eq!((opcodes(&asked), answers.len()), (vec![POLL], 0), "{mask}");
+            let (asked, _) = old.answer(ID, i32::from(libc::POLLIN));
+            assert_eq!((opcodes(&asked), asked[0].flags), (vec![RECVMSG], 0));
+            assert_eq!(asked[0].op_flags, libc::MSG_DONTWAIT as u32);
+            // SAFETY: it points into the buffer that was picked, where this plays the kernel.
+            let header = unsafe { &mut *(asked[0].addr as *mut libc::msghdr) };
+            header.msg_controllen = 0;
+            header.msg_flags = libc::MSG_EOR;
+            let from = std::net::SocketAddr::from(([127, 0, 0, 1], 7));
+            let from = crate::sys::addr::Address::from(from);
+            // SAFETY: as above; the name has room for an address.
+            unsafe {
+                let name = header.msg_name.cast::<u8>();
+                name.copy_from_nonoverlapping(from.as_bytes().as_ptr(), from.as_bytes().len());
+                (*header.msg_iov).iov_base.cast::<[u8; 5]>().write(*b"hello");
+            }
+            header.msg_namelen = from.len();
+            let (asked, answers) = old.answer(ID, 5);
+            assert_eq!((opcodes(&asked), answers[0].has_more()), (vec![POLL], true));
+            let datagrams = old.pool.datagrams().unwrap();
+            let bid = answers[0].buffer().unwrap();
+            let datagram = datagrams.lease(bid, answers[0].result).unwrap();
+            assert_eq!(
+                (&*datagram, datagram.from()),
+                (&b"hello"[..], "127.0.0.1:7".parse().unwrap())
+            );
+            // An empty one is one as well, and no end.
+            old.answer(ID, i32::from(libc::POLLIN));
+            let (asked, answers) = old.answer(ID, 0);
+            assert_eq!((opcodes(&asked), answers[0].has_more()), (vec![POLL], true));
+            let datagrams = old.pool.datagrams().unwrap();
+            let bid = answers[0].buffer().unwrap();
+            assert!(datagrams.lease(bid, answers[0].result).unwrap().is_empty());
+            // An error ends it, and its buffer is the next one's.
+            old.answer(ID, i32::from(libc::POLLIN));
+            let (asked, answers) = old.answer(ID, -libc::ECONNREFUSED);
+            assert!(asked.is_empty() && old.is_done());
+            is_last(&answers, -libc::ECONNREFUSED);
+            assert_eq!(answers[0].buffer(), None);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::datagrams;
 use super::faults::Knob;
 use super::memory;
 use super::net::{Socket, State};
@@ -50,7 +51,8 @@ impl World {
             }
             Call::PeerAddress { fd, address } => {
                 let socket = self.socket_of(core, fd)?;
-                let peer = socket.peer.filter(|_| socket.state == State::Connected);
+                let is_connected = socket.state == State::Connected || socket.mailbox.is_some();
+                let peer = socket.peer.filter(|_| is_connected);
                 peer.map(|peer| write_address(peer, address)).ok_or(libc::ENOTCONN)
             }
             Call::Shutdown { fd, how } => {
@@ -134,13 +136,16 @@ impl World {
 
     fn open_socket(&mut self, core: usize, domain: i32, kind: i32, protocol: i32) -> Answer {
         let is_internet = matches!(domain, libc::AF_INET | libc::AF_INET6);
-        if !is_internet || !matches!(protocol, 0 | libc::IPPROTO_TCP) {
+        let kind = kind & !libc::SOCK_CLOEXEC;
+        let is_ours = match kind {
+            libc::SOCK_STREAM => matches!(protocol, 0 | libc::IPPROTO_TCP),
+            libc::SOCK_DGRAM => matches!(protocol, 0 | libc::IPPROTO_UDP),
+            _ => return Err(libc::ESOCKTNOSUPPORT),
+        };
+        if !is_internet || !is_ours {
             return Err(libc::EAFNOSUPPORT);
         }
-        if kind & !libc::SOCK_CLOEXEC != libc::SOCK_STREAM {
-            return Err(libc::ESOCKTNOSUPPORT);
-        }
-        let socket = self.new_socket(self.cores[core].host);
+        let socket = self.new_socket(self.cores[core].host, kind == libc::SOCK_DGRAM);
         let opened = self.open_descriptor(core, socket);
         if opened.is_err() {
             self.sockets.remove(&socket);
@@ -169,6 +174,7 @@ impl World {
         let conflicts = |other: &Socket| {
             let theirs = |name| other.option(libc::SOL_SOCKET, name) != 0;
             let is_same = other.host == host
+                && other.mailbox.is_some() == socket.mailbox.is_some()
                 && other.state != State::Connected
                 && other.local.is_some_and(|local| overlaps(local, address));
             let both_share = shares(libc::SO_REUSEPORT) && theirs(libc::SO_REUSEPORT);
@@ -185,6 +191,9 @@ impl World {
     fn listen(&mut self, core: usize, fd: i32, backlog: i32) -> Answer {
         let (id, host) = (self.socket_id(core, fd)?, self.cores[core].host);
         let socket = &self.sockets[&id];
+        if socket.mailbox.is_some() {
+            return Err(libc::EOPNOTSUPP);
+        }
         if !matches!(socket.state, State::Fresh | State::Listening { .. }) {
             return Err(libc::EINVAL);
         }
@@ -227,6 +236,9 @@ fn set_option(socket: &mut Socket, level: i32, name: i32, value: &[u8]) -> Answe
     };
     let mut first = word(0).ok_or(libc::EINVAL)?;
     match (level, name) {
+        _ if socket.mailbox.is_some() && datagrams::is_without_meaning(level, name) => {
+            return Err(libc::ENOPROTOOPT);
+        }
         (libc::SOL_SOCKET, libc::SO_LINGER) => {
             socket.reset_on_close = first != 0 && word(4) == Some(0);
         }

@@ -46,7 +46,7 @@ pub(super) struct Core {
     pub(super) answers: VecDeque<Cqe>,
     pub(super) overflow: VecDeque<Cqe>,
     pub(super) capacity: usize,
-    pub(super) provided: Option<Provided>,
+    pub(super) provided: Vec<Provided>,
     /// Buffers that were picked by answers that have not been taken.
     pub(super) picked: u32,
     pub(super) bell: Arc<Bell>,
@@ -75,7 +75,7 @@ impl Core {
             answers: VecDeque::new(),
             overflow: VecDeque::new(),
             capacity,
-            provided: None,
+            provided: Vec::new(),
             picked: 0,
             unparker: Unparker::new(Arc::clone(&bell)),
             bell,
@@ -83,6 +83,11 @@ impl Core {
             dead: false,
             ledger: Ledger::default(),
         }
+    }
+
+    /// The buffers of a group.
+    pub(super) fn provided(&mut self, group: u16) -> Option<&mut Provided> {
+        self.provided.iter_mut().find(|provided| provided.group() == group)
     }
 
     /// Whether an enter would bring or take something.

@@ -32,9 +32,12 @@ pub(crate) enum Knob {
     DiskFull,
     ClockJump,
     Crash,
+    LostDatagram,
+    ReorderedDatagram,
+    DuplicatedDatagram,
 }
 
-pub(crate) const KNOBS: [(Knob, &str); 25] = [
+pub(crate) const KNOBS: [(Knob, &str); 28] = [
     (Knob::PartialSubmit, "partial_submits"),
     (Knob::RefusedEnter, "refused_enters"),
     (Knob::SmallQueue, "small_queues"),
@@ -60,6 +63,9 @@ pub(crate) const KNOBS: [(Knob, &str); 25] = [
     (Knob::DiskFull, "full_disk"),
     (Knob::ClockJump, "clock_jumps"),
     (Knob::Crash, "crashes"),
+    (Knob::LostDatagram, "lost_datagrams"),
+    (Knob::ReorderedDatagram, "reordered_datagrams"),
+    (Knob::DuplicatedDatagram, "duplicated_datagrams"),
 ];
 
 const _: () = {
@@ -127,6 +133,9 @@ impl Faults {
             .full_disk(0.01)
             .clock_jumps(0.0005)
             .crashes(0.0005)
+            .lost_datagrams(0.02)
+            .reordered_datagrams(0.05)
+            .duplicated_datagrams(0.02)
     }
 
     fn with(mut self, knob: Knob, probability: f64) -> Self {
@@ -288,6 +297,25 @@ impl Faults {
     #[must_use]
     pub fn crashes(self, probability: f64) -> Self {
         self.with(Knob::Crash, probability)
+    }
+
+    /// Fault, per datagram between two hosts: it is lost.
+    #[must_use]
+    pub fn lost_datagrams(self, probability: f64) -> Self {
+        self.with(Knob::LostDatagram, probability)
+    }
+
+    /// Fault, per datagram between two hosts: it comes 1 to 50 ms late, behind those that were sent
+    /// after it.
+    #[must_use]
+    pub fn reordered_datagrams(self, probability: f64) -> Self {
+        self.with(Knob::ReorderedDatagram, probability)
+    }
+
+    /// Fault, per datagram between two hosts: it comes twice.
+    #[must_use]
+    pub fn duplicated_datagrams(self, probability: f64) -> Self {
+        self.with(Knob::DuplicatedDatagram, probability)
     }
 
     /// The names of the knobs that are not 0.

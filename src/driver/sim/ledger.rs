@@ -20,8 +20,12 @@ impl World {
         self.cores[core].counters
     }
 
-    pub(super) fn provide(&mut self, core: usize, provided: Option<Provided>) {
-        self.cores[core].provided = provided;
+    pub(super) fn provide(&mut self, core: usize, provided: Provided) {
+        self.cores[core].provided.push(provided);
+    }
+
+    pub(super) fn withdraw(&mut self, core: usize, group: u16) {
+        self.cores[core].provided.retain(|provided| provided.group() != group);
     }
 
     /// The driver of a core is dropped: nothing may be in flight (I6).
@@ -33,7 +37,7 @@ impl World {
         }
         let core = &mut self.cores[core];
         core.dead = true;
-        core.provided = None;
+        core.provided.clear();
         core.queue.clear();
         core.pending.clear();
         core.answers.clear();
@@ -65,8 +69,9 @@ impl World {
             ));
         }
         let books = &self.cores[core];
-        if let (Some(published), Some(provided)) = (published, &books.provided) {
-            let (offered, picked) = (u32::from(provided.offered()), books.picked);
+        if let (Some(published), false) = (published, books.provided.is_empty()) {
+            let offered = books.provided.iter().map(|provided| u32::from(provided.offered()));
+            let (offered, picked) = (offered.sum::<u32>(), books.picked);
             if offered + picked + leases != u32::from(published) {
                 self.violation(format!(
                     "I7: {published} buffers are published, but {offered} on offer, {picked} \

@@ -5,8 +5,12 @@
 
 use std::net::SocketAddr;
 
+use super::opcodes::SENDMSG;
 use crate::driver::Fields;
+use crate::driver::pad::message::Layout;
+use crate::driver::pad::provided::Offer;
 use crate::sys::addr::Address;
+use crate::sys::control::Control;
 
 /// A piece of a request's memory.
 #[derive(Debug, Clone, Copy)]
@@ -120,4 +124,68 @@ pub(super) fn parse(bytes: &[u8]) -> Option<SocketAddr> {
         Ok(bytes.len() as i32)
     };
     Address::read(fill).ok()
+}
+
+/// A message that goes to a program: who sent it, what comes with it, and its bytes.
+pub(super) struct Received {
+    pub(super) name: Address,
+    pub(super) control: Control,
+    pub(super) payload: Vec<u8>,
+}
+
+/// The header that a request for a message, or with one, points at.
+fn header(fields: &Fields) -> *mut libc::msghdr {
+    fields.addr as *mut libc::msghdr
+}
+
+/// The name and the control messages that a send has along.
+pub(super) fn envelope(fields: &Fields) -> (Option<Vec<u8>>, Vec<u8>) {
+    if fields.opcode != SENDMSG {
+        return (None, Vec::new());
+    }
+    // SAFETY: the request's payload owns a message header there (I2).
+    let header = unsafe { header(fields).read() };
+    let bytes = |start: *mut libc::c_void, len: usize| {
+        gather(&[Region { start: start as u64, len }], 0, len)
+    };
+    let name = bytes(header.msg_name, header.msg_namelen as usize);
+    let control = bytes(header.msg_control, header.msg_controllen);
+    ((!name.is_empty()).then_some(name), control)
+}
+
+/// Lays a message out in a provided buffer. Returns the result; `None` if it has no room for what is
+/// in front.
+pub(super) fn fill_offer(fields: &Fields, offer: Offer, received: &Received) -> Option<i32> {
+    let layout = Layout::of(fields.addr)?;
+    let mut iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+    let start = offer.start.as_ptr();
+    let mut header = layout.header(start, offer.len as usize, &raw mut iovec)?;
+    let count = fill(&mut header, received);
+    Some(layout.complete(start, &header, count))
+}
+
+/// Fills the memory of a request for one message. Returns the result.
+pub(super) fn fill_message(fields: &Fields, received: &Received) -> i32 {
+    // SAFETY: the request's payload owns a message header there (I2).
+    fill(unsafe { &mut *header(fields) }, received) as i32
+}
+
+/// Fills what a header leads to, as far as there is room, and says so in the header.
+fn fill(header: &mut libc::msghdr, received: &Received) -> usize {
+    let fill_part = |start: *mut libc::c_void, len: usize, bytes: &[u8]| {
+        let count = bytes.len().min(len);
+        scatter(&[Region { start: start as u64, len: count }], &bytes[..count]);
+        count
+    };
+    let name = received.name.as_bytes();
+    fill_part(header.msg_name, header.msg_namelen as usize, name);
+    header.msg_namelen = name.len() as libc::socklen_t;
+    let control = received.control.as_bytes();
+    let there = fill_part(header.msg_control, header.msg_controllen, control);
+    header.msg_controllen = there as _;
+    // SAFETY: the header has one iovec, which is the request's payload's, or a buffer on offer.
+    let payload = unsafe { header.msg_iov.read() };
+    let count = fill_part(payload.iov_base, payload.iov_len, &received.payload);
+    header.msg_flags = if count < received.payload.len() { libc::MSG_TRUNC } else { 0 };
+    count
 }

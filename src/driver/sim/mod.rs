@@ -12,6 +12,7 @@
 
 mod call;
 mod core;
+mod datagrams;
 mod disk;
 mod faults;
 mod ledger;
@@ -95,9 +96,13 @@ unsafe impl Driver for Simulated {
 
     unsafe fn register(&mut self, resource: Register) -> io::Result<()> {
         let mut world = self.world.borrow_mut();
+        if let Register::RemoveBuffers { group } = resource {
+            world.withdraw(self.core, group);
+        }
         // SAFETY: the caller's promise, and what is registered goes with this driver.
-        let provided = unsafe { Provided::new(resource) };
-        world.provide(self.core, provided);
+        if let Some(provided) = unsafe { Provided::new(resource) } {
+            world.provide(self.core, provided);
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::datagrams::Mailbox;
 use super::faults::Knob;
 use super::random::mix;
 use super::world::{Event, World};
@@ -89,6 +90,8 @@ pub(super) struct Socket {
     pub(super) waiting: VecDeque<u64>,
     /// Requests that wait for a change here.
     blocked: Vec<(usize, u64)>,
+    /// What has arrived at a socket of datagrams, which no other socket has.
+    pub(super) mailbox: Option<Mailbox>,
 }
 
 impl Socket {
@@ -115,6 +118,7 @@ impl Socket {
             received: Flow::default(),
             waiting: VecDeque::new(),
             blocked: Vec::new(),
+            mailbox: None,
         }
     }
 
@@ -141,10 +145,11 @@ pub(super) enum Moved {
 }
 
 impl World {
-    pub(super) fn new_socket(&mut self, host: usize) -> u64 {
+    pub(super) fn new_socket(&mut self, host: usize, of_datagrams: bool) -> u64 {
         let id = self.next_serial();
         let room = self.random.magnitude(512, 256 * 1024) as usize;
-        self.sockets.insert(id, Socket::new(host, room));
+        let socket = Socket::new(host, room);
+        self.sockets.insert(id, if of_datagrams { socket.of_datagrams() } else { socket });
         id
     }
 
@@ -161,7 +166,7 @@ impl World {
     }
 
     /// Something changed at the socket.
-    fn touch(&mut self, id: u64) {
+    pub(super) fn touch(&mut self, id: u64) {
         let Some(socket) = self.sockets.get_mut(&id) else { return };
         for (core, request) in std::mem::take(&mut socket.blocked) {
             let time = self.now + self.random.between(50, 5_000);
@@ -171,7 +176,7 @@ impl World {
 
     // ---- Who reaches whom ----
 
-    fn reachable_at(&self, one: usize, two: usize) -> u64 {
+    pub(super) fn reachable_at(&self, one: usize, two: usize) -> u64 {
         self.partitions.get(&(one.min(two), one.max(two))).copied().unwrap_or(0)
     }
 
@@ -181,7 +186,7 @@ impl World {
     }
 
     /// How long a segment of `len` bytes travels.
-    fn latency(&mut self, one: usize, two: usize, len: usize) -> u64 {
+    pub(super) fn latency(&mut self, one: usize, two: usize, len: usize) -> u64 {
         let bandwidth = len as u64 * 8;
         if one == two {
             return self.random.between(5, 50) * MICROSECOND + bandwidth;
@@ -314,17 +319,22 @@ impl World {
         }
     }
 
-    /// What was sent to nobody comes back as an error.
+    /// What was sent to nobody comes back as an error; a socket of datagrams stays as good as it was.
     pub(super) fn lost(&mut self, from: u64, errno: i32) {
-        if self.sockets.contains_key(&from) {
-            self.reset(from, errno);
+        match self.sockets.get_mut(&from) {
+            Some(socket) if socket.mailbox.is_some() => {
+                socket.error = Some(errno);
+                self.touch(from);
+            }
+            Some(_) => self.reset(from, errno),
+            None => {}
         }
     }
 
     // ---- Connecting ----
 
     /// The host that an address means when it is used on `here`.
-    fn host_of(&self, here: usize, ip: IpAddr) -> Option<usize> {
+    pub(super) fn host_of(&self, here: usize, ip: IpAddr) -> Option<usize> {
         if ip.is_loopback() || ip.is_unspecified() {
             return Some(here);
         }
@@ -403,7 +413,7 @@ impl World {
             let time = self.now + (SECOND << tries);
             return self.at(time, Event::Syn { from, to, tries: tries + 1 });
         };
-        let server = self.new_socket(target);
+        let server = self.new_socket(target, false);
         let nodelay = (libc::IPPROTO_TCP, libc::TCP_NODELAY);
         let inherited = self.sockets[&listener].option(nodelay.0, nodelay.1);
         let socket = self.socket(server);

@@ -10,6 +10,7 @@ pub(super) const NOP: u8 = opcode::Nop::CODE;
 pub(super) const READV: u8 = opcode::Readv::CODE;
 pub(super) const WRITEV: u8 = opcode::Writev::CODE;
 pub(super) const FSYNC: u8 = opcode::Fsync::CODE;
+pub(super) const RECVMSG: u8 = opcode::RecvMsg::CODE;
 pub(super) const SENDMSG: u8 = opcode::SendMsg::CODE;
 pub(super) const TIMEOUT: u8 = opcode::Timeout::CODE;
 pub(super) const TIMEOUT_REMOVE: u8 = opcode::TimeoutUpdate::CODE;
@@ -27,7 +28,7 @@ pub(super) const RECV: u8 = opcode::Recv::CODE;
 const REPORT_USAGE: u16 = 1 << 3;
 
 /// The opcodes that are known, with their names.
-const KNOWN: [(u8, &str); 16] = [
+const KNOWN: [(u8, &str); 17] = [
     (NOP, "nop"),
     (READV, "readv"),
     (WRITEV, "writev"),
@@ -44,6 +45,7 @@ const KNOWN: [(u8, &str); 16] = [
     (SEND, "send"),
     (SEND_ZC, "send without a copy"),
     (RECV, "receive"),
+    (RECVMSG, "recvmsg"),
 ];
 
 pub(super) fn name(opcode: u8) -> Option<&'static str> {
@@ -53,13 +55,13 @@ pub(super) fn name(opcode: u8) -> Option<&'static str> {
 /// Whether every flag of a request is one that is modelled; what is not is answered, not ignored.
 pub(super) fn is_modelled(fields: &Fields) -> bool {
     let (flags, ioprio, message) = match fields.opcode {
-        RECV if picks_buffers(fields) => {
+        RECV | RECVMSG if picks_buffers(fields) => {
             (flag::BUFFER_SELECT, flag::RECV_MULTISHOT | flag::POLL_FIRST, 0)
         }
         ACCEPT => (0, flag::ACCEPT_MULTISHOT, libc::SOCK_CLOEXEC),
         SEND | SENDMSG => (0, 0, libc::MSG_NOSIGNAL | libc::MSG_WAITALL),
         SEND_ZC => (0, REPORT_USAGE, libc::MSG_NOSIGNAL | libc::MSG_WAITALL),
-        RECV => (0, 0, 0),
+        RECV | RECVMSG => (0, 0, 0),
         _ => return name(fields.opcode).is_some() && fields.flags == 0,
     };
     fields.flags & !flags == 0
@@ -69,12 +71,12 @@ pub(super) fn is_modelled(fields: &Fields) -> bool {
 
 /// Whether a receive picks a provided buffer.
 pub(super) fn picks_buffers(fields: &Fields) -> bool {
-    fields.opcode == RECV && fields.flags & flag::BUFFER_SELECT != 0
+    matches!(fields.opcode, RECV | RECVMSG) && fields.flags & flag::BUFFER_SELECT != 0
 }
 
 /// Whether it goes on until it is stopped.
 pub(super) fn is_multishot(fields: &Fields) -> bool {
-    fields.opcode == RECV && fields.ioprio & flag::RECV_MULTISHOT != 0
+    matches!(fields.opcode, RECV | RECVMSG) && fields.ioprio & flag::RECV_MULTISHOT != 0
         || fields.opcode == ACCEPT && fields.ioprio & flag::ACCEPT_MULTISHOT != 0
 }
 
@@ -103,6 +105,7 @@ pub(super) fn filled(fields: &Fields) -> Option<Shape> {
     match fields.opcode {
         READ => Some(Shape::Plain),
         RECV if !picks_buffers(fields) => Some(Shape::Plain),
+        RECVMSG if !picks_buffers(fields) => Some(Shape::Message),
         READV => Some(Shape::Iovecs),
         _ => None,
     }

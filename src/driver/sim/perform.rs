@@ -10,6 +10,9 @@ use super::world::{OpenFile, World};
 use crate::driver::sqe::flag;
 use crate::driver::{Cqe, Fields};
 
+/// Bytes of a buffer for datagrams that a small one fills.
+const SMALL: usize = 4096;
+
 /// What looking at a request came to.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -150,17 +153,21 @@ impl World {
             TIMEOUT => failed(libc::ETIME),
             CANCEL => self.cancel(core, serial, request),
             OPENAT => self.open(core, request),
-            CONNECT | ACCEPT | SEND | SEND_ZC | SENDMSG | RECV => {
+            CONNECT | ACCEPT | SEND | SEND_ZC | SENDMSG | RECV | RECVMSG => {
                 if !self.sockets.contains_key(&object) {
                     return failed(libc::ENOTSOCK);
                 }
                 match fields.opcode {
+                    RECVMSG if picks_buffers(fields) => {
+                        self.receive_message_provided(core, object, fields)
+                    }
+                    RECVMSG => self.receive_message(object, fields),
                     CONNECT => self.connect_to(object, request),
                     ACCEPT => self.accept(core, object, request),
                     RECV if picks_buffers(fields) => self.receive_provided(core, object, fields),
                     RECV => self.receive_into(object, request),
-                    SEND => self.send(core, serial, object, request),
-                    SENDMSG => self.send(core, serial, object, request),
+                    _ if self.is_of_datagrams(object) => self.send_message(object, fields),
+                    SEND | SENDMSG => self.send(core, serial, object, request),
                     _ => match self.send(core, serial, object, request) {
                         Last(sent, _) if sent >= 0 => self.tell(core, serial, sent),
                         other => other,
@@ -186,7 +193,11 @@ impl World {
 
     fn connect_to(&mut self, socket: u64, request: &Request) -> Outcome {
         let Some(to) = memory::address(&request.fields) else { return failed(libc::EAFNOSUPPORT) };
-        match self.connect(socket, to) {
+        let connected = match self.is_of_datagrams(socket) {
+            true => self.connect_datagrams(socket, to),
+            false => self.connect(socket, to),
+        };
+        match connected {
             Moved::Count(_) => Last(0, 0),
             Moved::Failed(errno) => failed(errno),
             Moved::NotYet => Blocked(socket),
@@ -231,7 +242,7 @@ impl World {
 
     /// The buffer is picked when the bytes are there, not before.
     fn receive_provided(&mut self, core: usize, id: u64, fields: &Fields) -> Outcome {
-        let offer = self.cores[core].provided.as_ref().and_then(|provided| provided.peek());
+        let offer = self.cores[core].provided(fields.buf_index).and_then(|it| it.peek());
         let region = offer.map(|offer| memory::provided(offer.start, offer.len as usize));
         if let Some(region) = region
             && self.chaos.strikes(Knob::Scribble)
@@ -249,13 +260,61 @@ impl World {
         match self.receive(id, region.len, &mut bytes) {
             Moved::Count(0) => Last(0, 0),
             Moved::Count(count) => {
-                let provided = self.cores[core].provided.as_mut().expect("it made an offer");
-                provided.pick();
+                let provided = self.cores[core].provided(fields.buf_index);
+                provided.expect("it made an offer").pick();
                 memory::scatter(&[region], &bytes);
                 More(count as i32, Cqe::picked(offer.bid))
             }
             Moved::Failed(errno) => failed(errno),
             Moved::NotYet => Blocked(id),
+        }
+    }
+
+    /// As [`receive_provided`](Self::receive_provided), of a datagram and what comes with it.
+    fn receive_message_provided(&mut self, core: usize, id: u64, fields: &Fields) -> Outcome {
+        let offer = self.cores[core].provided(fields.buf_index).and_then(|it| it.peek());
+        if let Some(offer) = offer
+            && self.chaos.strikes(Knob::Scribble)
+        {
+            // Only as far as a small datagram comes: the buffers are large.
+            memory::scribble(&[memory::provided(offer.start, SMALL.min(offer.len as usize))]);
+        }
+        if !self.has_datagram(id) {
+            return self.idle_multishot(id, fields);
+        }
+        let Some(offer) = offer else { return failed(libc::ENOBUFS) };
+        if self.chaos.strikes(Knob::NoBuffers) {
+            return failed(libc::ENOBUFS);
+        }
+        match self.receive_datagram(id) {
+            Ok(Some(received)) => match memory::fill_offer(fields, offer, &received) {
+                Some(result) => {
+                    let provided = self.cores[core].provided(fields.buf_index);
+                    provided.expect("it made an offer").pick();
+                    More(result, Cqe::picked(offer.bid))
+                }
+                None => failed(libc::EFAULT),
+            },
+            Ok(None) => Blocked(id),
+            Err(errno) => failed(errno),
+        }
+    }
+
+    fn receive_message(&mut self, id: u64, fields: &Fields) -> Outcome {
+        match self.receive_datagram(id) {
+            Ok(Some(received)) => Last(memory::fill_message(fields, &received), 0),
+            Ok(None) => Blocked(id),
+            Err(errno) => failed(errno),
+        }
+    }
+
+    fn send_message(&mut self, id: u64, fields: &Fields) -> Outcome {
+        let shape = if fields.opcode == SENDMSG { Shape::Message } else { Shape::Plain };
+        let regions = memory::regions(fields, shape);
+        let payload = memory::gather(&regions, 0, memory::total(&regions));
+        match self.send_datagrams(id, fields, payload) {
+            Ok(count) => Last(count as i32, 0),
+            Err(errno) => failed(errno),
         }
     }
 

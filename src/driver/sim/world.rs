@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::core::{Core, Request};
+use super::datagrams::Datagram;
 use super::disk::Disk;
 use super::faults::{Chaos, Faults, Knob};
 use super::net::Socket;
@@ -26,6 +27,8 @@ pub(super) enum Event {
     Syn { from: u64, to: SocketAddr, tries: u32 },
     /// A segment found nobody; the sender learns of it.
     Lost { from: u64, errno: i32 },
+    /// A datagram arrives at its host.
+    Datagram { number: u64 },
     /// The power of a host fails.
     Crash { host: usize, down_ns: u64 },
     /// A host may start again.
@@ -80,6 +83,10 @@ pub(crate) struct World {
     pub(super) hosts: Vec<Host>,
     pub(super) sockets: BTreeMap<u64, Socket>,
     pub(super) files: BTreeMap<u64, OpenFile>,
+    /// Datagrams on their way: who sends each, to which host.
+    pub(super) datagrams: BTreeMap<u64, (u64, usize, Datagram)>,
+    /// When the last of them arrives from one host at another.
+    pub(super) last_datagrams: BTreeMap<(usize, usize), u64>,
     /// Until when two hosts do not reach each other.
     pub(super) partitions: BTreeMap<(usize, usize), u64>,
     pub(super) trace: Trace,
@@ -101,6 +108,8 @@ impl World {
             hosts: Vec::new(),
             sockets: BTreeMap::new(),
             files: BTreeMap::new(),
+            datagrams: BTreeMap::new(),
+            last_datagrams: BTreeMap::new(),
             partitions: BTreeMap::new(),
             trace: Trace(seed),
             violations: Vec::new(),
@@ -181,6 +190,7 @@ impl World {
             Event::Arrive { socket } => self.arrive(socket),
             Event::Syn { from, to, tries } => self.syn(from, to, tries),
             Event::Lost { from, errno } => self.lost(from, errno),
+            Event::Datagram { number } => self.take_in_datagram(number),
             Event::Crash { host, down_ns } => self.crash(host, down_ns),
             Event::Restart { host } => self.restarted.push(host),
             Event::Partition { pair: (one, two), lasting_ns } => {

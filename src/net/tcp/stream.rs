@@ -12,8 +12,9 @@ use crate::buf::{
     BufError, BufResult, IoBuf, IoBufMut, IoVectored, IoVectoredMut, PooledBuf, Slice, map_buf,
     tail,
 };
+use crate::net::ToAddresses;
+use crate::net::options::{self, clamp};
 use crate::net::stream::{State, receive, send};
-use crate::net::{ToAddresses, options};
 use crate::op;
 use crate::sys::fd::{Fd, OwnedFd};
 
@@ -348,10 +349,6 @@ impl TcpStream {
         let raw = std::os::fd::IntoRawFd::into_raw_fd(stream);
         Ok(TcpStream::new(options::ring("TcpStream::from_std", |ring| ring.adopt(raw))))
     }
-}
-
-fn clamp(value: usize) -> i32 {
-    i32::try_from(value).unwrap_or(i32::MAX)
 }
 
 impl AsFd for TcpStream {
