@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 TARGET_DIR="${CARGO_TARGET_DIR:-target}"
-EXAMPLES=(http echo echo_owned copy event_loop timer own_driver foreign_loop simulate)
+EXAMPLES=(http echo echo_owned udp_echo copy event_loop timer own_driver foreign_loop simulate)
 
 # Under the time limit the script is its own child; cargo is outside of it.
 if [[ -z "${EXAMPLES_INSIDE:-}" ]]; then
@@ -217,6 +217,24 @@ run_simulate() {
 
 run_echo_owned() {
     run_echo echo_owned
+}
+
+# Datagrams of several sizes, an empty one among them, come back as they were. Bash sends what one write
+# holds as a datagram; a descriptor of it is read by what reads one at a time.
+run_udp_echo() {
+    start udp_echo
+    local size
+    exec 3<>"/dev/udp/$HOST/$PORT"
+    for size in 1 64 1400 9000 65000; do
+        head -c "$size" /dev/urandom >"$scratch/sent"
+        dd if="$scratch/sent" bs=65536 count=1 status=none >&3
+        timeout 10 dd bs=65536 count=1 status=none <&3 >"$scratch/got" ||
+            fail "a datagram of $size bytes does not come back within 10 s"
+        cmp "$scratch/sent" "$scratch/got" || fail "a datagram of $size bytes came back otherwise"
+    done
+    exec 3>&-
+    passed "udp_echo: datagrams of 1 to 65,000 bytes come back as they were"
+    stop
 }
 
 # The loop around the runtime serves as a server of its own does, and its timer ticks meanwhile.
