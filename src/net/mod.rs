@@ -2,6 +2,7 @@
 
 mod accept;
 mod addr;
+mod connect;
 mod options;
 mod ports;
 mod stream;

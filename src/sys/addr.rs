@@ -10,14 +10,6 @@ use socket2::{SockAddr, SockAddrStorage};
 pub(crate) struct Address(SockAddr);
 
 impl Address {
-    pub(crate) fn as_ptr(&self) -> *const libc::sockaddr {
-        self.0.as_ptr().cast()
-    }
-
-    pub(crate) fn len(&self) -> libc::socklen_t {
-        self.0.len()
-    }
-
     pub(crate) fn as_bytes(&self) -> &[u8] {
         // SAFETY: a `SockAddr` has `len` initialised bytes.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() as usize) }
@@ -45,6 +37,12 @@ impl Address {
         address.as_socket().ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "the address is not an internet address")
         })
+    }
+}
+
+impl AsRef<[u8]> for Address {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
     }
 }
 

@@ -1,7 +1,6 @@
 //! TCP: listeners and streams.
 
 mod close;
-mod connect;
 mod cork;
 mod listener;
 mod stream;

@@ -7,15 +7,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::Location;
 use std::time::Duration;
 
-use super::connect;
 use crate::buf::{
     BufError, BufResult, IoBuf, IoBufMut, IoVectored, IoVectoredMut, PooledBuf, Slice, map_buf,
     tail,
 };
 use crate::net::ToAddresses;
 use crate::net::options::{self, clamp};
+use crate::net::connect::connect;
 use crate::net::stream::{State, receive, send};
 use crate::op;
+use crate::sys::addr::Address;
 use crate::sys::fd::{Fd, OwnedFd};
 
 /// A TCP connection.
@@ -73,12 +74,18 @@ impl TcpStream {
     async fn connect_first(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is no address");
         for address in addresses {
-            match connect::connect(address).await {
+            match TcpStream::connect_one(address).await {
                 Ok(fd) => return Ok(TcpStream::new(fd)),
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    async fn connect_one(address: SocketAddr) -> io::Result<OwnedFd> {
+        let fd = options::stream_socket(&address)?;
+        options::set(fd.raw(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        connect(fd, Address::from(address)).await
     }
 
     /// The next bytes that arrive, at most 4 KiB, in a buffer of the core's pool; `None` is the end.
