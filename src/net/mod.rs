@@ -11,5 +11,6 @@ mod udp;
 
 pub use crate::buf::datagram::{Datagram, Ecn};
 pub use addr::ToAddresses;
-pub use tcp::{Cork, TcpListener, TcpStream};
+pub use stream::Stream;
+pub use tcp::{Cork, Tcp, TcpListener, TcpStream};
 pub use udp::{Message, UdpSocket};

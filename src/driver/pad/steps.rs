@@ -596,7 +596,7 @@ mod tests {
                 name.copy_from_nonoverlapping(from.as_bytes().as_ptr(), from.as_bytes().len());
                 (*header.msg_iov).iov_base.cast::<[u8; 5]>().write(*b"hello");
             }
-            header.msg_namelen = from.len();
+            header.msg_namelen = from.as_bytes().len() as libc::socklen_t;
             let (asked, answers) = old.answer(ID, 5);
             assert_eq!((opcodes(&asked), answers[0].has_more()), (vec![POLL], true));
             let datagrams = old.pool.datagrams().unwrap();

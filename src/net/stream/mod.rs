@@ -1,10 +1,13 @@
 //! A stream of bytes over a connected socket, whatever its family: its state, how it receives, and
 //! how it sends.
 
+mod connection;
 mod gather;
 pub(super) mod receive;
 pub(super) mod send;
 mod zero_copy;
+
+pub use connection::Stream;
 
 use self::gather::Gathering;
 use self::receive::{Inbound, Unread};

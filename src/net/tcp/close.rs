@@ -13,41 +13,9 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use super::TcpStream;
-use crate::net::options;
 use crate::time::{Instant, timeout_at};
 
 impl TcpStream {
-    /// Ends one direction or both, at once and for all who use the connection.
-    ///
-    /// After [`Shutdown::Write`] the peer reads what was written, and then the end; it can still
-    /// send. After [`Shutdown::Read`] reads here find the end once they have taken what had arrived;
-    /// the peer is not told. A write that waits fails with `BrokenPipe`.
-    ///
-    /// # Errors
-    /// `NotConnected`; what `shutdown` answers.
-    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        options::shutdown(&self.fd, how)
-    }
-
-    /// Closes the connection, and says what the kernel said.
-    ///
-    /// What was written is still sent, and then the peer reads the end. If bytes had arrived that
-    /// nobody has read, the kernel resets the connection instead, and the peer may lose what it has
-    /// not read yet: [`linger`](Self::linger) avoids that.
-    ///
-    /// It waits until no operation refers to the connection: those that were dropped are cancelled,
-    /// and the number is not free before their last answer. Dropping the stream does the same
-    /// without waiting, and so does dropping this future.
-    ///
-    /// # Errors
-    /// What `close` answers; the descriptor is closed all the same.
-    pub async fn close(self) -> io::Result<()> {
-        self.fd.inbound.disarm();
-        let fd = self.fd.clone();
-        drop(self);
-        fd.alone().await.close()
-    }
-
     /// Closes the connection by force: the peer sees `ConnectionReset`, and what was written and has
     /// not arrived is thrown away. Nothing of the connection stays behind (no `TIME_WAIT`).
     ///

@@ -7,4 +7,4 @@ mod stream;
 
 pub use cork::Cork;
 pub use listener::TcpListener;
-pub use stream::TcpStream;
+pub use stream::{Tcp, TcpStream};

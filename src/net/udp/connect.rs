@@ -26,7 +26,8 @@ unsafe impl Op for Connect {
     type Output = io::Result<()>;
 
     fn prepare(&mut self) -> Sqe {
-        let (start, len) = (self.address.as_ptr(), self.address.len());
+        let bytes = self.address.as_bytes();
+        let (start, len) = (bytes.as_ptr().cast(), bytes.len() as libc::socklen_t);
         opcode::Connect::new(types::Fd(self.fd.raw()), start, len).build()
     }
 

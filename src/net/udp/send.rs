@@ -72,7 +72,10 @@ impl Envelope {
         self.iovec = libc::iovec { iov_base: start.cast_mut().cast(), iov_len: len };
         self.header.msg_iov = &raw mut self.iovec;
         let (name, len) = match &self.to {
-            Some(to) => (to.as_ptr().cast_mut().cast(), to.len()),
+            Some(to) => {
+                let bytes = to.as_bytes();
+                (bytes.as_ptr().cast_mut().cast(), bytes.len() as libc::socklen_t)
+            }
             None => (std::ptr::null_mut(), 0),
         };
         (self.header.msg_name, self.header.msg_namelen) = (name, len);
