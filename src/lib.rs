@@ -62,6 +62,7 @@ pub mod buf;
 pub mod doctor;
 pub mod driver;
 pub mod fs;
+pub mod io;
 pub mod net;
 mod op;
 pub mod runtime;

@@ -439,7 +439,7 @@ unsafe impl IoBuf for Rc<Vec<u8>> {
 }
 
 /// The initialised bytes of a buffer.
-pub(super) fn initialised<B: IoBuf>(buf: &B) -> &[u8] {
+pub(crate) fn initialised<B: IoBuf>(buf: &B) -> &[u8] {
     // SAFETY: `IoBuf`: so many bytes are initialised and do not change while `buf` is borrowed.
     unsafe { std::slice::from_raw_parts(buf.buf_ptr(), buf.buf_len()) }
 }

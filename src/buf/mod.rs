@@ -60,9 +60,9 @@ pub use vectored::{IoVectored, IoVectoredMut};
 pub(crate) use any::{AnyBufs, Single};
 pub(crate) use error::map_buf;
 pub(crate) use filling::{Filling, FillingVectored};
-pub(crate) use io_buf::{rest_to_fill, rest_to_write};
+pub(crate) use io_buf::{initialised as bytes_of, rest_to_fill, rest_to_write};
 pub(crate) use slice::tail;
-pub(crate) use vectored::{Iovecs, scatter, total_len};
+pub(crate) use vectored::{Iovecs, gather, scatter, total_len};
 
 /// How many bytes an answer says were moved, of those that its request asked for.
 pub(crate) fn moved(cqe: &Cqe, asked: usize) -> io::Result<usize> {

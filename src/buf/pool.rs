@@ -173,8 +173,21 @@ enum Home {
 const _: () = assert!(size_of::<Option<PooledBuf>>() == 16 && SIZE <= u16::MAX as usize);
 
 impl PooledBuf {
-    /// Copies bytes into heap memory. There are at most [`SIZE`].
-    pub(crate) fn copied(bytes: &[u8]) -> PooledBuf {
+    /// The most bytes that one holds.
+    pub const SIZE: usize = SIZE;
+
+    /// A copy of `bytes` in heap memory: for a stream of one's own, and for bytes that are put back.
+    ///
+    /// # Panics
+    /// If there are more than [`SIZE`](Self::SIZE).
+    ///
+    /// ```
+    /// let bytes = quoit::buf::PooledBuf::copied(b"bytes");
+    /// assert_eq!((&*bytes, bytes.is_lease()), (&b"bytes"[..], false));
+    /// ```
+    #[must_use]
+    pub fn copied(bytes: &[u8]) -> PooledBuf {
+        assert!(bytes.len() <= SIZE, "a buffer holds {SIZE} bytes, not {}", bytes.len());
         let mut memory = Vec::with_capacity(SIZE);
         memory.extend_from_slice(bytes);
         PooledBuf::from_heap(memory)

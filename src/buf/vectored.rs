@@ -305,6 +305,17 @@ pub(crate) fn total_len<V: IoVectored>(bufs: &V) -> usize {
     total
 }
 
+/// A copy of all bytes of the buffers, one after the other.
+pub(crate) fn gather<V: IoVectored>(bufs: &V) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(total_len(bufs));
+    let _ = bufs.visit_bufs(|start, len| {
+        // SAFETY: `IoBuf`: so many bytes are initialised there, and `bufs` is borrowed.
+        bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(start, len) });
+        ControlFlow::Continue(())
+    });
+    bytes
+}
+
 /// Copies `bytes` into `bufs` as far as there is room in the first 1024 of them, sets their lengths,
 /// and says how far that was.
 pub(crate) fn scatter<V: IoVectoredMut>(bufs: &mut V, bytes: &[u8]) -> usize {

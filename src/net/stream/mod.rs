@@ -3,6 +3,7 @@
 
 mod connection;
 mod gather;
+mod io;
 pub(super) mod receive;
 pub(super) mod send;
 mod zero_copy;

@@ -234,6 +234,14 @@ impl Reading {
     }
 }
 
+/// Keeps bytes that a caller puts back for the next read, before all others.
+pub(in crate::net) fn unread(fd: &Fd<State>, bytes: PooledBuf) {
+    // An empty one would look like bytes to whoever reads.
+    if !bytes.is_empty() {
+        fd.return_unread(bytes);
+    }
+}
+
 /// Reads into `buf`: what has arrived, or, if `all`, until it is full.
 ///
 /// Dropping it loses nothing either: what was read for it goes back to the stream.
