@@ -11,7 +11,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 TARGET_DIR="${CARGO_TARGET_DIR:-target}"
-EXAMPLES=(http echo echo_owned udp_echo copy event_loop timer own_driver foreign_loop simulate)
+EXAMPLES=(http echo echo_owned udp_echo copy event_loop timer own_driver foreign_loop simulate proxy
+    static_files)
 
 # Under the time limit the script is its own child; cargo is outside of it.
 if [[ -z "${EXAMPLES_INSIDE:-}" ]]; then
@@ -54,11 +55,12 @@ passed() {
     echo "  ok  $*"
 }
 
-# Starts the example $1 on a free port and waits for the line that says which: HOST and PORT.
+# Starts the example $1 on a free port, with what else it is told, and waits for the line that says
+# which: HOST and PORT.
 start() {
     local line=""
     : >"$scratch/out"
-    "$TARGET_DIR/release/examples/$1" 127.0.0.1:0 >"$scratch/out" 2>"$scratch/err" &
+    "$TARGET_DIR/release/examples/$1" 127.0.0.1:0 "${@:2}" >"$scratch/out" 2>"$scratch/err" &
     server=$!
     until [[ "$line" =~ 127\.0\.0\.1:[0-9]+ ]]; do
         kill -0 "$server" 2>/dev/null || fail "$1 ended at once: $(cat "$scratch/err")"
@@ -274,6 +276,120 @@ run_copy() {
     fi
     grep -q 'File exists' "$scratch/err" || fail "it does not say why: $(cat "$scratch/err")"
     passed "copy: an empty file is copied, and one that exists is kept"
+}
+
+run_static_files() {
+    local root=$scratch/root answer name range
+    mkdir -p "$root/below"
+    printf '0123456789' >"$root/ten.txt"
+    printf 'of the directory' >"$root/below/index.html"
+    printf 'not for clients' >"$scratch/secret"
+    : >"$root/empty"
+    mkfifo "$root/fifo"
+    head -c 20000 /dev/urandom >"$root/20k"
+    head -c 100000 /dev/urandom >"$root/with a space"
+    # Not a whole number of pieces.
+    head -c 3000001 /dev/urandom >"$root/3m"
+    start static_files "$root"
+    local last='Host: here\r\nConnection: close\r\n\r\n'
+
+    local host='HTTP/1.1\r\nHost: here\r\n\r\n'
+    answer=$(printf "GET /ten.txt ${host}HEAD /3m ${host}GET /none HTTP/1.1\r\n$last" | exchange)
+    expect 'HTTP/1.1 200 OK' 2 "$answer"
+    expect 'Content-Type: text/plain' 1 "$answer"
+    expect '0123456789' 1 "$answer"
+    expect 'Content-Length: 3000001' 1 "$answer"
+    expect 'HTTP/1.1 404 ' 1 "$answer"
+    passed "static_files: pipelined GET and HEAD, and what there is not"
+
+    for name in ../secret %2e%2e/secret below/../../secret .%2e/secret ten.txt%00 %zz %2 //ten.txt \
+        ./ten.txt below%2f..%2ften.txt; do
+        answer=$(printf "GET /$(sed 's/%/%%/g' <<<"$name") HTTP/1.1\r\n$last" | exchange)
+        expect 'HTTP/1.1 400 ' 1 "$answer"
+        expect 'not for clients\|0123456789' 0 "$answer"
+    done
+    answer=$(printf "GET /fifo HTTP/1.1\r\n$last" | exchange)
+    expect 'HTTP/1.1 404 ' 1 "$answer"
+    passed "static_files: nothing outside of the root, and no FIFO, is opened"
+
+    answer=$(printf "DELETE /ten.txt HTTP/1.1\r\n$last" | exchange)
+    expect 'HTTP/1.1 405 ' 1 "$answer"
+    expect 'Allow: GET, HEAD' 1 "$answer"
+    answer=$(printf "POST / HTTP/1.1\r\nContent-Length: 5\r\n${last}12345" | exchange)
+    expect 'HTTP/1.1 413 ' 1 "$answer"
+    for bad in 'nonsense\r\n\r\n' 'GET /ten.txt HTTP/2.0\r\n\r\n' 'GET /ten.txt HTTP/1.1\r\n\r\n' \
+        'GET ten.txt HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n' 'GET /ten.txt HTTP/1.1\r\nno colon\r\n\r\n'; do
+        answer=$(printf "$bad" | exchange)
+        expect 'HTTP/1.1 400 ' 1 "$answer"
+    done
+    answer=$({ printf 'GET / HTTP/1.1\r\nX: ' && head -c 20000 /dev/zero | tr '\0' x; } | exchange)
+    expect 'HTTP/1.1 431 ' 1 "$answer"
+    passed "static_files: what is no request, or not one for files, is refused"
+
+    for range in 0-3=0123 7-=789 -2=89 4-4=4 8-99=89 -99=0123456789 3-1=0123456789 0-1,4-5=0123456789; do
+        answer=$(printf "GET /ten.txt HTTP/1.1\r\nRange: bytes=${range%%=*}\r\n$last" | exchange)
+        expect "^${range#*=}\$" 1 "$answer"
+    done
+    answer=$(printf "GET /ten.txt HTTP/1.1\r\nRange: bytes=10-\r\n$last" | exchange)
+    expect 'HTTP/1.1 416 ' 1 "$answer"
+    expect 'Content-Range: bytes \*/10' 1 "$answer"
+    passed "static_files: ranges"
+
+    local since
+    since=$(printf "HEAD /ten.txt HTTP/1.1\r\n$last" | exchange | sed -n 's/^Last-Modified: \(.*\)\r$/\1/p')
+    answer=$(printf "GET /ten.txt HTTP/1.1\r\nIf-Modified-Since: $since\r\n$last" | exchange)
+    expect 'HTTP/1.1 304 ' 1 "$answer"
+    sleep 1.1
+    printf 'another' >"$root/ten.txt"
+    touch -d '2001-01-01' "$root/ten.txt"
+    sleep 1.1
+    answer=$(printf "GET /ten.txt HTTP/1.1\r\nIf-Modified-Since: $since\r\n$last" | exchange)
+    expect 'another' 1 "$answer"
+    passed "static_files: a file that has changed is looked up anew"
+
+    if command -v curl >/dev/null; then
+        for name in 20k with%20a%20space 3m empty below/; do
+            curl --silent --show-error --fail --max-time 10 --output "$scratch/got" \
+                "http://$HOST:$PORT/$name?query" || fail "curl fails on $name"
+            local there=$root/${name//%20/ }
+            [[ -d "$there" ]] && there=$there/index.html
+            cmp "$scratch/got" "$there" || fail "$name is another"
+        done
+        curl --silent --max-time 10 --range 131071-2000000 --output "$scratch/got" \
+            "http://$HOST:$PORT/3m"
+        cmp "$scratch/got" <(tail -c +131072 "$root/3m" | head -c 1868930) || fail "the range differs"
+        passed "static_files: curl gets every file as it is"
+    fi
+    stop
+}
+
+run_proxy() {
+    head -c 3000001 /dev/urandom >"$scratch/3m"
+    start static_files "$scratch"
+    local upstream=$server address=$HOST:$PORT
+    server=""
+    start proxy "$address"
+    if command -v curl >/dev/null; then
+        local number clients=()
+        for number in 1 2 3 4 5 6 7 8; do
+            (
+                curl --silent --show-error --fail --max-time 10 --output "$scratch/got$number" \
+                    "http://$HOST:$PORT/3m" && cmp "$scratch/3m" "$scratch/got$number"
+            ) &
+            clients+=($!)
+        done
+        for number in "${clients[@]}"; do
+            wait "$number" || fail "the proxy passed something else on"
+        done
+        passed "proxy: curl gets 3 MB through it, eight times at once"
+    fi
+    # The client ends what it says, and is still answered.
+    expect 'HTTP/1.1 200 OK' 1 "$(printf 'HEAD /3m HTTP/1.0\r\n\r\n' | exchange)"
+    stop
+    grep -q '[1-9][0-9]* connections, 0 failed' "$scratch/out" || fail "it counts: $(cat "$scratch/out")"
+    passed "proxy: $(grep -m1 'connections' "$scratch/out")"
+    server=$upstream
+    stop
 }
 
 for name in "${@:-${EXAMPLES[@]}}"; do
