@@ -52,8 +52,9 @@ const MOST_TRIALS: u32 = 32;
 /// By how many standard deviations more answers are more than by chance.
 const SURE: f64 = 4.0;
 
-/// Windows between two trials while on; while off, between two series of them, from the first to the
-/// second.
+/// Windows between two series of trials, from the first to the second; half of the first between two
+/// trials of a series, so that a rule that is still finding out is in the other state for a seventh
+/// of the time.
 const SHORTEST_GAP: u32 = 8;
 const LONGEST_GAP: u32 = 2048;
 /// Windows without a trial after a wake from another thread: such a wake does not end the sleep.
@@ -312,7 +313,7 @@ impl Coalescing {
         series.trials += 1;
         (series.with, series.without) = (series.with.and(with), series.without.and(without));
         let Some(waits) = series.verdict(self.prefers, self.on) else {
-            return if self.on { SHORTEST_GAP } else { 0 };
+            return SHORTEST_GAP / 2;
         };
         let is_cheaper = self.series.is_cheaper();
         self.series = Series::default();

@@ -164,8 +164,8 @@ const BOTH: [Waiting; 2] = [Waiting::Balanced, Waiting::Throughput];
 fn it_waits_where_a_slower_client_has_many_connections() {
     for (waiting, connections) in [(BOTH[0], 50), (BOTH[0], 500), (BOTH[1], 50), (BOTH[1], 500)] {
         let (rate, cost, share) =
-            against_none(waiting, || Load::closed(connections, 6_500), SECOND);
-        assert!(share > 0.5, "{waiting:?}, {connections}: in {share:.3} of the windows");
+            against_none(waiting, || Load::closed(connections, 6_500), 2 * SECOND);
+        assert!(share > 0.4, "{waiting:?}, {connections}: in {share:.3} of the windows");
         assert!(cost < 0.9, "{waiting:?}, {connections}: {cost:.3} of the CPU");
         assert!(rate > 1.01, "{waiting:?}, {connections}: {rate:.3} of the requests");
     }
