@@ -223,8 +223,18 @@ pub(crate) fn without_huge_pages() {
 /// Resident memory of the process in bytes, counted page by page: the sums that are kept elsewhere
 /// are off by some pages for each thread.
 pub(crate) fn resident() -> usize {
+    in_memory("Rss:")
+}
+
+/// As [`resident`], of the memory that no file stands for: the program's own pages come into memory
+/// whenever code is run for the first time.
+pub(crate) fn anonymous() -> usize {
+    in_memory("Anonymous:")
+}
+
+fn in_memory(kind: &str) -> usize {
     let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(kind)).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
 }
 

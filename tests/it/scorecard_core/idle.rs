@@ -10,7 +10,7 @@ use quoit::runtime::{self, Builder};
 use quoit::time::sleep;
 
 use super::assert_fruitful;
-use crate::loopback::{listen, resident, scaled, set_descriptor_limit, without_huge_pages};
+use crate::loopback::{anonymous, listen, scaled, set_descriptor_limit, without_huge_pages};
 use crate::support::{IDLE_CONNECTION_BYTES, Watch, is_instrumented, isolated, ledger, traits};
 use crate::support_alloc::live_bytes;
 
@@ -82,7 +82,7 @@ fn s18_idle_connections_cost_next_to_nothing() {
             let mut served = 0;
             let (mut before, mut heap) = (0, 0);
             for wanted in [64, count] {
-                (before, heap) = (resident(), live_bytes());
+                (before, heap) = (anonymous(), live_bytes());
                 writeln!(orders, "{wanted}").unwrap();
                 for _ in 0..wanted {
                     let (stream, _) = listener.accept().await.unwrap();
@@ -91,7 +91,7 @@ fn s18_idle_connections_cost_next_to_nothing() {
                 }
                 sleep(Duration::from_millis(50)).await;
             }
-            let each = (resident() - before) as f64 / count as f64;
+            let each = (anonymous() - before) as f64 / count as f64;
             let heap = (live_bytes() - heap) / count as i64;
             println!(
                 "\nS18 {each:.0} bytes for each of {count} idle connections, {heap} of the heap"
@@ -108,8 +108,10 @@ fn s18_idle_connections_cost_next_to_nothing() {
             assert_eq!(now.live_ops as usize, served + 1, "one receive each, and the accept");
             assert!(share < 0.01, "{:.2} % of a core", share * 100.0);
             assert!(enters <= 3.0, "{enters} enters a second");
-            let is_small = is_instrumented()
-                || each <= (IDLE_CONNECTION_BYTES.get() + traits().idle_bytes) as f64;
+            // Tables that double weigh more in a slice.
+            let slack = if count < 10_000 { 10 } else { 0 };
+            let most = IDLE_CONNECTION_BYTES.get() + traits().idle_bytes + slack;
+            let is_small = is_instrumented() || each <= most as f64;
             assert!(is_small, "{each} bytes for an idle connection");
             assert_fruitful(&now, 1);
 
