@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::protocol::{HTTP_REQUEST, HTTP_RESPONSE, Mode};
+use crate::protocol::{CHUNK_BYTE, HTTP_REQUEST, HTTP_RESPONSE, Mode};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
 
 /// The busy work of a paced client for each reply.
 const PACE: Duration = Duration::from_micros(3);
@@ -18,9 +21,24 @@ pub struct Cell {
     pub depth: usize,
     /// Busy work of the client for each reply; zero saturates the server.
     pub pace: Duration,
+    pub traffic: Traffic,
     /// An open loop: requests come at this share of the capacity, in percent, whatever the replies
     /// do. `None` is a closed loop: the next request waits for the reply.
     pub open_percent: Option<u32>,
+}
+
+/// How a client uses its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// One exchange after the other on connections that stay.
+    Exchange,
+    /// Each exchange on a connection of its own, which the client then closes.
+    Churn,
+    /// The server sends chunks of this size, each for a byte of the request. A message is a MiB, and
+    /// two of them are asked for before the first has come, so that the server never runs out.
+    Stream { chunk: usize },
+    /// One exchange each, then nothing: the memory of the connections is measured.
+    Idle,
 }
 
 /// What a client writes at once, and what it then waits for.
@@ -45,10 +63,24 @@ impl Cell {
             Cell::echo("echo1k-1-paced", 1024, 1).paced(),
             Cell::echo("echo1k-50-paced", 1024, 50).paced(),
             Cell::echo("echo1k-500-paced", 1024, 500).paced(),
+            Cell::echo("echo64-2000", 64, 2000),
+            Cell::echo("echo64-2000-paced", 64, 2000).paced(),
+            Cell::echo("echo1k-2000", 1024, 2000),
+            Cell::echo("echo1k-2000-paced", 1024, 2000).paced(),
             Cell { depth: 16, ..Cell::echo("depth16-50", 64, 50) },
             Cell { depth: 16, ..Cell::echo("depth16-500", 64, 500) },
             Cell { mode: Mode::Http, ..Cell::echo("http-64", 0, 64) },
             Cell { mode: Mode::Http, ..Cell::echo("http-512", 0, 512) },
+            Cell { traffic: Traffic::Churn, ..Cell::echo("churn-1", 64, 1) },
+            Cell { traffic: Traffic::Churn, ..Cell::echo("churn-50", 64, 50) },
+            Cell { mode: Mode::Udp, ..Cell::echo("udp64-1", 64, 1) },
+            Cell { mode: Mode::Udp, ..Cell::echo("udp64-50", 64, 50) },
+            Cell { mode: Mode::Udp, ..Cell::echo("udp64-50-paced", 64, 50).paced() },
+            Cell::stream("stream64k-1", 64 * KIB, 1),
+            Cell::stream("stream64k-16", 64 * KIB, 16),
+            Cell::stream("stream1m-1", MIB, 1),
+            Cell::stream("stream1m-16", MIB, 16),
+            Cell { traffic: Traffic::Idle, ..Cell::echo("idle-10000", 64, 10_000) },
             Cell::echo("echo64-1-open30", 64, 1).open(30),
             Cell::echo("echo64-1-open60", 64, 1).open(60),
             Cell::echo("echo64-50-open30", 64, 50).open(30),
@@ -62,7 +94,28 @@ impl Cell {
 
     fn echo(name: &'static str, message_size: usize, connections: usize) -> Cell {
         let (mode, depth, pace) = (Mode::Echo, 1, Duration::ZERO);
-        Cell { name, mode, message_size, connections, depth, pace, open_percent: None }
+        let traffic = Traffic::Exchange;
+        Cell { name, mode, message_size, connections, depth, pace, traffic, open_percent: None }
+    }
+
+    fn stream(name: &'static str, chunk: usize, connections: usize) -> Cell {
+        let traffic = Traffic::Stream { chunk };
+        Cell { mode: Mode::Source, traffic, ..Cell::echo(name, 0, connections) }
+    }
+
+    /// What the cells of one kind have in common: the letters that their names begin with.
+    pub fn group(&self) -> &'static str {
+        let is_letter = |c: char| c.is_ascii_alphabetic();
+        &self.name[..self.name.find(|c| !is_letter(c)).unwrap_or(self.name.len())]
+    }
+
+    /// What the server is told besides its port.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["--mode".to_owned(), self.mode.name().to_owned()];
+        if let Traffic::Stream { chunk } = self.traffic {
+            arguments.extend(["--chunk".to_owned(), chunk.to_string()]);
+        }
+        arguments
     }
 
     fn paced(self) -> Cell {
@@ -77,7 +130,7 @@ impl Cell {
     /// not awaited after an error can do no harm.
     pub fn exchange(&self) -> Exchange {
         match self.mode {
-            Mode::Echo => {
+            Mode::Echo | Mode::Udp => {
                 let size = self.message_size * self.depth;
                 let request: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
                 let request = request.leak();
@@ -87,6 +140,14 @@ impl Cell {
                 request: HTTP_REQUEST.repeat(self.depth).leak(),
                 reply: HTTP_RESPONSE.repeat(self.depth).leak(),
             },
+            Mode::Source => {
+                let Traffic::Stream { chunk } = self.traffic else {
+                    unreachable!("a source in the traffic {:?}", self.traffic);
+                };
+                let size = self.depth * MIB;
+                let (asked, chunk) = (vec![0; size / chunk], vec![CHUNK_BYTE; size]);
+                Exchange { request: asked.leak(), reply: chunk.leak() }
+            }
         }
     }
 }

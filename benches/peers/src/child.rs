@@ -1,16 +1,16 @@
 //! A server as a child process: started, watched and ended by the load generator.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::protocol::Mode;
 use crate::server::check;
 
 const READY_WITHIN: Duration = Duration::from_secs(5);
@@ -19,18 +19,21 @@ const IDLE_WITHIN: Duration = Duration::from_secs(2);
 /// A running server, killed when dropped.
 pub struct Server {
     child: Child,
+    /// What it says on standard error.
+    complaints: File,
     pub address: SocketAddr,
 }
 
 impl Server {
-    /// Starts the command, a program and its arguments, pinned to `cpu`, and waits until it
-    /// listens.
-    pub fn start(command: &[String], mode: Mode, cpu: usize) -> io::Result<Server> {
+    /// Starts the command, a program and its arguments, with `more` arguments and pinned to `cpu`,
+    /// and waits until it listens.
+    pub fn start(command: &[String], more: &[String], cpu: usize) -> io::Result<Server> {
         let port = free_port()?;
         let (program, arguments) = command.split_first().expect("an empty command");
         let mut command = Command::new(program);
-        command.args(arguments).args(["--port", &port.to_string(), "--mode", mode.name()]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(arguments).args(["--port", &port.to_string()]).args(more);
+        let complaints = memory_file()?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(complaints.try_clone()?);
         // SAFETY: both calls are plain system calls, allowed between fork and exec.
         unsafe {
             command.pre_exec(move || {
@@ -41,11 +44,23 @@ impl Server {
         let child = command
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?;
-        let mut server = Server { child, address: (Ipv4Addr::LOCALHOST, port).into() };
-        server
-            .wait_until_ready()
-            .map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?;
+        let address = (Ipv4Addr::LOCALHOST, port).into();
+        let mut server = Server { child, complaints, address };
+        server.wait_until_ready().map_err(|error| server.explain(&error))?;
         Ok(server)
+    }
+
+    /// The error, with the last line of what the server itself has said.
+    pub fn explain(&self, error: &io::Error) -> io::Error {
+        let mut end = [0; 1024];
+        let length = self.complaints.metadata().map_or(0, |metadata| metadata.len());
+        let start = length.saturating_sub(end.len() as u64);
+        let count = self.complaints.read_at(&mut end, start).unwrap_or(0);
+        let said = String::from_utf8_lossy(&end[..count]);
+        match said.trim_end().lines().next_back() {
+            Some(last) => io::Error::new(error.kind(), format!("{error} ({last})")),
+            None => io::Error::new(error.kind(), error.to_string()),
+        }
     }
 
     fn wait_until_ready(&mut self) -> io::Result<()> {
@@ -77,6 +92,14 @@ impl Server {
             threads.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
         }
         Ok(threads)
+    }
+
+    /// The memory of the process that is in use, in bytes.
+    pub fn resident_bytes(&self) -> io::Result<u64> {
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
+        let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        Ok(kib.ok_or_else(|| io::Error::other("smaps_rollup has no Rss"))? * 1024)
     }
 
     /// The times of all threads together, read when none of them runs: the kernel brings those
@@ -127,10 +150,19 @@ impl Times {
     }
 }
 
+impl Server {
+    /// Tells it to end, without waiting for that. One that spins keeps the others of its CPU from
+    /// ending, so all are told before the first is waited for.
+    pub fn kill(&mut self) {
+        // Fails only for a child that has already ended.
+        self.child.kill().ok();
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
-        // Either fails only for a child that has already ended.
-        self.child.kill().ok();
+        self.kill();
+        // As above.
         self.child.wait().ok();
     }
 }
@@ -160,6 +192,14 @@ fn die_with_parent() -> io::Result<()> {
     // SAFETY: the call takes no pointers.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
     Ok(())
+}
+
+/// A file that is in no directory.
+fn memory_file() -> io::Result<File> {
+    // SAFETY: the name is a string of C and outlives the call.
+    let fd = check(unsafe { libc::memfd_create(c"stderr".as_ptr(), libc::MFD_CLOEXEC) })?;
+    // SAFETY: the descriptor was opened above and has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
 }
 
 fn free_port() -> io::Result<u16> {

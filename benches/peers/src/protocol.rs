@@ -1,7 +1,14 @@
-//! The two protocols: echo, and HTTP with one fixed answer.
+//! The protocols: echo on streams and of datagrams, HTTP with one fixed answer, and a source of
+//! bytes.
 
-/// The size of the buffer that every server reads into.
+/// The size of the buffer that every server reads into, unless it is told another.
 pub const READ_SIZE: usize = 4096;
+
+/// The most that a chunk of a source can have.
+pub const CHUNK_MAX: usize = 1 << 20;
+
+/// What a chunk is full of.
+pub const CHUNK_BYTE: u8 = b'q';
 
 /// The request that the load generator sends in HTTP mode.
 pub const HTTP_REQUEST: &[u8] =
@@ -15,6 +22,10 @@ pub const HTTP_RESPONSE: &[u8] =
 pub enum Mode {
     Echo,
     Http,
+    /// Each datagram goes back to its sender.
+    Udp,
+    /// Each byte that comes asks for one chunk.
+    Source,
 }
 
 impl Mode {
@@ -22,36 +33,30 @@ impl Mode {
         match self {
             Mode::Echo => "echo",
             Mode::Http => "http",
+            Mode::Udp => "udp",
+            Mode::Source => "source",
         }
     }
 
     pub fn from_name(name: &str) -> Option<Mode> {
-        [Mode::Echo, Mode::Http].into_iter().find(|mode| mode.name() == name)
+        let all = [Mode::Echo, Mode::Http, Mode::Udp, Mode::Source];
+        all.into_iter().find(|mode| mode.name() == name)
     }
 }
 
-/// One connection's side of the protocol: turns what was read into what is to be written.
+/// One connection's side of HTTP: turns what was read into what is to be written.
+#[derive(Default)]
 pub struct Responder {
-    mode: Mode,
     /// How many bytes of the `\r\n\r\n` that ends a request have been seen.
     matched: u8,
 }
 
 impl Responder {
-    pub fn new(mode: Mode) -> Responder {
-        Responder { mode, matched: 0 }
-    }
-
     /// Appends the answers to all requests that end in `input`; a request may be split over
     /// any number of inputs.
     pub fn respond(&mut self, input: &[u8], output: &mut Vec<u8>) {
-        match self.mode {
-            Mode::Echo => output.extend_from_slice(input),
-            Mode::Http => {
-                for _ in 0..self.requests_ended_by(input) {
-                    output.extend_from_slice(HTTP_RESPONSE);
-                }
-            }
+        for _ in 0..self.requests_ended_by(input) {
+            output.extend_from_slice(HTTP_RESPONSE);
         }
     }
 
@@ -77,7 +82,7 @@ mod tests {
     use super::*;
 
     fn answers(inputs: &[&[u8]]) -> usize {
-        let mut responder = Responder::new(Mode::Http);
+        let mut responder = Responder::default();
         let mut output = Vec::new();
         for input in inputs {
             responder.respond(input, &mut output);

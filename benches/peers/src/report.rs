@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::trial::{Record, Sample};
+use crate::trial::{Outcome, Record, Sample};
 
 /// Contenders that every other is compared with, besides the base.
 const REFERENCES: [&str; 2] = ["epoll", "tokio"];
@@ -18,6 +18,8 @@ pub const TSV_HEADER: &str = "cell\tserver\tcpu_ns_per_msg\tratio_base\tratio_ba
 pub struct CellReport {
     pub cell: String,
     pub rows: Vec<Row>,
+    /// The contenders that could not be measured, and why.
+    pub missing: Vec<(String, String)>,
 }
 
 pub struct Row {
@@ -48,17 +50,26 @@ pub struct Spread {
 }
 
 impl CellReport {
-    /// The names belong to the records, in the same order.
-    pub fn new(cell: &str, names: &[String], records: &[Record]) -> CellReport {
-        let reference_of = |name| names.iter().position(|other| other == name);
-        let rows = names.iter().zip(records).map(|(name, record)| {
-            let ratios_to_references = REFERENCES.map(|reference| {
-                reference_of(reference)
-                    .map(|index| percentile(&mut ratios(record, &records[index]), 0.5))
-            });
-            Row::new(name, record, &records[0], ratios_to_references)
+    /// The names belong to the outcomes, in the same order; the first one has a record.
+    pub fn new(cell: &str, names: &[String], outcomes: &[Outcome]) -> CellReport {
+        let base = outcomes[0].as_ref().expect("the base was measured");
+        let references = REFERENCES.map(|reference| {
+            let index = names.iter().position(|name| name == reference)?;
+            outcomes[index].as_ref().ok()
         });
-        CellReport { cell: cell.to_owned(), rows: rows.collect() }
+        let (mut rows, mut missing) = (Vec::new(), Vec::new());
+        for (name, outcome) in names.iter().zip(outcomes) {
+            match outcome {
+                Ok(record) => {
+                    let to_references = references.map(|reference| {
+                        reference.map(|reference| percentile(&mut ratios(record, reference), 0.5))
+                    });
+                    rows.push(Row::new(name, record, base, to_references));
+                }
+                Err(reason) => missing.push((name.clone(), reason.clone())),
+            }
+        }
+        CellReport { cell: cell.to_owned(), rows, missing }
     }
 
     pub fn table(&self) -> String {
@@ -87,6 +98,9 @@ impl CellReport {
         for row in &self.rows {
             row.write_to(&mut table);
         }
+        for (server, reason) in &self.missing {
+            writeln!(table, "  {server:<16} none: {reason}").expect("writing to a string");
+        }
         if self.rows.iter().any(|row| row.disturbed > DISTURBED_MAX) {
             table.push_str("  (other work on the servers' CPU: not to be trusted)\n");
         }
@@ -99,7 +113,16 @@ impl CellReport {
     }
 
     pub fn tsv(&self) -> String {
-        self.rows.iter().map(|row| row.tsv(&self.cell)).collect()
+        let mut rows: String = self.rows.iter().map(|row| row.tsv(&self.cell)).collect();
+        let empty = "\t-".repeat(TSV_HEADER.matches('\t').count() - 1);
+        for (server, _) in &self.missing {
+            writeln!(rows, "{}\t{server}{empty}", self.cell).expect("writing to a string");
+        }
+        rows
+    }
+
+    fn row_of(&self, server: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.server == server)
     }
 }
 
@@ -185,20 +208,18 @@ impl Row {
 }
 
 /// Every cell in one line: the cost of the base, then the ratio of each other server to it.
-pub fn summary(reports: &[CellReport]) -> String {
-    let Some(first) = reports.first() else {
-        return String::new();
-    };
-    let width = |row: &Row| row.server.len().max(8);
+pub fn summary(reports: &[CellReport], servers: &[String]) -> String {
+    let width = |server: &str| server.len().max(8);
     let mut table = format!("{:<18} {:>9}", "CPU per message", "ns");
-    for row in &first.rows {
-        write!(table, " {:>1$}", row.server, width(row)).expect("writing to a string");
+    for server in servers {
+        write!(table, " {server:>0$}", width(server)).expect("writing to a string");
     }
     for report in reports {
         write!(table, "\n{:<18} {:>9.0}", report.cell, report.rows[0].cpu_ns)
             .expect("writing to a string");
-        for row in &report.rows {
-            write!(table, " {:>1$.3}", row.ratio.median, width(row)).expect("writing to a string");
+        for server in servers {
+            let ratio = optional(report.row_of(server).map(|row| row.ratio.median));
+            write!(table, " {ratio:>0$}", width(server)).expect("writing to a string");
         }
     }
     table.push('\n');
@@ -244,8 +265,8 @@ mod tests {
     #[test]
     fn ratios_are_taken_inside_a_round_so_that_drift_cancels() {
         let names = ["raw".to_owned(), "tokio".to_owned()];
-        let records = [record(&[100.0, 200.0, 400.0]), record(&[130.0, 260.0, 520.0])];
-        let report = CellReport::new("cell", &names, &records);
+        let outcomes = [Ok(record(&[100.0, 200.0, 400.0])), Ok(record(&[130.0, 260.0, 520.0]))];
+        let report = CellReport::new("cell", &names, &outcomes);
         let row = &report.rows[1];
         assert!((row.ratio.median - 1.3).abs() < 1e-9);
         assert!((row.ratio.p75 - row.ratio.p25).abs() < 1e-9);
@@ -254,9 +275,22 @@ mod tests {
     }
 
     #[test]
+    fn who_could_not_be_measured_is_named_with_the_reason() {
+        let names = ["raw".to_owned(), "tokio".to_owned()];
+        let outcomes = [Ok(record(&[1.0])), Err("closed a connection".to_owned())];
+        let report = CellReport::new("cell", &names, &outcomes);
+        assert!(report.table().contains("none: closed a connection"));
+        assert_eq!(report.rows[0].ratios_to_references, [None, None]);
+        assert!(summary(&[report], &names).trim_end().ends_with('-'));
+    }
+
+    #[test]
     fn every_row_of_tsv_has_as_many_columns_as_the_header() {
-        let report = CellReport::new("cell", &["raw".to_owned()], &[record(&[1.0])]);
+        let names = ["raw".to_owned(), "none".to_owned()];
+        let outcomes = [Ok(record(&[1.0])), Err("it has none".to_owned())];
+        let tsv = CellReport::new("cell", &names, &outcomes).tsv();
         let columns = |line: &str| line.split('\t').count();
-        assert_eq!(columns(report.tsv().trim_end()), columns(TSV_HEADER));
+        assert_eq!(tsv.lines().count(), 2);
+        tsv.lines().for_each(|line| assert_eq!(columns(line), columns(TSV_HEADER)));
     }
 }

@@ -2,44 +2,78 @@
 
 use std::io::{self, Write};
 use std::mem;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use crate::protocol::Mode;
+use crate::protocol::{CHUNK_BYTE, CHUNK_MAX, Mode, READ_SIZE};
 
 /// Enough for every connection of a cell to arrive before the first accept.
 const BACKLOG: i32 = 4096;
 
-/// The command line of a server: `--port N --mode echo|http`.
+/// The command line of a server.
+#[derive(Clone, Copy)]
 pub struct Options {
     pub port: u16,
     pub mode: Mode,
+    /// Of the buffer that a connection reads into, where it has one of its own.
+    pub read_size: usize,
+    /// What a source sends at once.
+    pub chunk: &'static [u8],
+    /// Whether what the runtime's builder allows is used, or its defaults.
+    pub tuned: bool,
 }
+
+const USAGE: &str = "\
+usage: --port N --mode echo|http|udp|source [--read-size BYTES] [--chunk BYTES] [--tuned yes]";
 
 impl Options {
     /// Ends the process with a message when the command line is wrong.
     pub fn from_command_line() -> Options {
         parse(std::env::args().skip(1)).unwrap_or_else(|message| {
-            eprintln!("{message}\nusage: --port N --mode echo|http");
+            eprintln!("{message}\n{USAGE}");
             std::process::exit(2);
         })
     }
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut port = None;
-    let mut mode = None;
+    let (mut port, mut mode, mut tuned) = (None, None, false);
+    let (mut read_size, mut chunk_size) = (READ_SIZE, 0);
     while let Some(option) = args.next() {
         let value = args.next().ok_or_else(|| format!("{option} needs a value"))?;
         match option.as_str() {
-            "--port" => port = Some(value.parse().map_err(|_| format!("not a port: {value}"))?),
+            "--port" => port = Some(number(&value, 1..=65535)? as u16),
             "--mode" => {
                 mode = Some(Mode::from_name(&value).ok_or_else(|| format!("not a mode: {value}"))?);
             }
+            "--read-size" => read_size = number(&value, 1..=READ_SIZE)?,
+            "--chunk" => chunk_size = number(&value, 1..=CHUNK_MAX)?,
+            "--tuned" => tuned = value == "yes",
             _ => return Err(format!("unknown option {option}")),
         }
     }
-    Ok(Options { port: port.ok_or("--port is missing")?, mode: mode.ok_or("--mode is missing")? })
+    let (port, mode) = (port.ok_or("--port is missing")?, mode.ok_or("--mode is missing")?);
+    if mode == Mode::Source && chunk_size == 0 {
+        return Err("a source needs --chunk".to_owned());
+    }
+    Ok(Options { port, mode, read_size, chunk: vec![CHUNK_BYTE; chunk_size].leak(), tuned })
+}
+
+fn number(text: &str, allowed: RangeInclusive<usize>) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| allowed.contains(number));
+    number.ok_or_else(|| format!("not a number from {allowed:?}: {text}"))
+}
+
+/// A datagram socket on 127.0.0.1.
+pub fn bind_datagram(port: u16) -> io::Result<UdpSocket> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Ends a server whose runtime has no such thing.
+pub fn decline(what: &str) -> ! {
+    eprintln!("{what}");
+    std::process::exit(1);
 }
 
 /// Listens on 127.0.0.1. Accepted connections inherit `TCP_NODELAY` from the listener.

@@ -4,9 +4,10 @@ use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::cell::{Cell, Exchange};
+use crate::cell::{Cell, Exchange, Traffic};
 use crate::child::{Server, Times};
-use crate::client::{Client, Slice};
+use crate::churn::Destination;
+use crate::client::{Blame, Client, Slice};
 use crate::histogram::Histogram;
 use crate::open_loop::Schedule;
 use crate::syscalls::SyscallCounter;
@@ -76,42 +77,68 @@ const KEPT_WAITING_MAX: f64 = 0.02;
 /// Loads of all servers, one after the other, by which their capacity is found.
 const CAPACITY_LOADS: usize = 3;
 
-/// Measures the cell; one record for each contender.
+/// What was measured of a contender, or why it could not be.
+pub type Outcome = Result<Record, String>;
+
+/// Measures the cell; one outcome for each contender. One that fails is left out from then on, unless
+/// it is the base.
 pub fn measure(
     cell: &Cell,
     contenders: &[Contender],
     effort: Effort,
     client: &mut Client,
-) -> io::Result<Vec<Record>> {
+) -> io::Result<Vec<Outcome>> {
     let exchange = cell.exchange();
-    let mut records: Vec<Record> = contenders.iter().map(|_| Record::default()).collect();
+    let mut outcomes: Vec<Outcome> = contenders.iter().map(|_| Ok(Record::default())).collect();
     let mut order = Order::new(contenders.len());
-    for _ in 0..effort.repeats {
+    let mut done = 0;
+    while done < effort.repeats {
         let mut lanes = Vec::new();
-        let result = open_all(&mut lanes, contenders, cell, exchange, &mut order, client)
-            .and_then(|()| settle_rate(&mut lanes, effort, client))
-            .and_then(|()| load_in_turn(&lanes, effort, &mut order, client, &mut records));
+        let result =
+            open_all(&mut lanes, contenders, &outcomes, cell, exchange, &mut order, client)
+                .and_then(|()| settle_rate(&mut lanes, effort, client))
+                .and_then(|()| load_in_turn(&lanes, effort, &mut order, client, &mut outcomes));
         // The connections end before their servers do, whatever has happened.
         let disconnected = client.disconnect();
-        result.and(disconnected)?;
+        lanes.iter_mut().for_each(|lane| lane.server.kill());
+        let Err(error) = result.and(disconnected) else {
+            done += 1;
+            continue;
+        };
+        let blame = error.get_ref().and_then(|inner| inner.downcast_ref::<Blame>());
+        let blamed = blame.and_then(|blame| {
+            let index = contenders.iter().position(|one| one.name == blame.server)?;
+            Some((index, blame.message.clone())).filter(|_| index > 0)
+        });
+        let Some((index, message)) = blamed else {
+            return Err(error);
+        };
+        let lane = lanes.iter().find(|lane| lane.index == index);
+        outcomes[index] = Err(lane.map_or(message.clone(), |lane| {
+            lane.server.explain(&io::Error::other(message)).to_string()
+        }));
+        // The same rounds for all.
+        for record in outcomes.iter_mut().flatten() {
+            record.samples.truncate(done * effort.rounds);
+        }
     }
-    Ok(records)
+    Ok(outcomes)
 }
 
 /// Starts the servers in any order, because the first may get the better memory.
 fn open_all<'a>(
     lanes: &mut Vec<Lane<'a>>,
     contenders: &'a [Contender],
+    outcomes: &[Outcome],
     cell: &'a Cell,
     exchange: Exchange,
     order: &mut Order,
     client: &mut Client,
 ) -> io::Result<()> {
-    for &index in order.shuffled() {
+    for &index in order.shuffled().iter().filter(|index| outcomes[**index].is_ok()) {
         let lane = Lane::open(index, &contenders[index], cell, exchange, client)?;
         lanes.push(lane);
     }
-    lanes.sort_by_key(|lane| lane.index);
     Ok(())
 }
 
@@ -140,18 +167,23 @@ fn load_in_turn(
     effort: Effort,
     order: &mut Order,
     client: &mut Client,
-    records: &mut [Record],
+    outcomes: &mut [Outcome],
 ) -> io::Result<()> {
     for lane in lanes {
         lane.load(client, effort.slice, 0, &mut Histogram::default())?;
     }
     for round in 0..effort.rounds {
         for &index in order.shuffled() {
-            lanes[index].sample(client, effort.slice, round as u64, &mut records[index])?;
+            let lane = lanes.iter().find(|lane| lane.index == index);
+            if let (Some(lane), Ok(record)) = (lane, &mut outcomes[index]) {
+                lane.sample(client, effort.slice, round as u64, record)?;
+            }
         }
     }
-    for (lane, record) in lanes.iter().zip(records) {
-        lane.count_syscalls(client, effort.slice, &mut record.syscalls)?;
+    for lane in lanes {
+        if let Ok(record) = &mut outcomes[lane.index] {
+            lane.count_syscalls(client, effort.slice, &mut record.syscalls)?;
+        }
     }
     Ok(())
 }
@@ -161,11 +193,18 @@ struct Lane<'a> {
     index: usize,
     name: &'a str,
     server: Server,
-    connections: Range<usize>,
+    route: Route,
     cell: &'a Cell,
     exchange: Exchange,
     /// Requests a second of an open loop.
     rate: f64,
+}
+
+/// How a lane's client reaches its server.
+enum Route {
+    Connections(Range<usize>),
+    /// Each exchange makes its own connection.
+    Anew(Destination),
 }
 
 impl<'a> Lane<'a> {
@@ -177,10 +216,13 @@ impl<'a> Lane<'a> {
         client: &mut Client,
     ) -> io::Result<Lane<'a>> {
         let name = contender.name.as_str();
-        let server = Server::start(&contender.command, cell.mode, SERVER_CPU)
+        let server = Server::start(&contender.command, &cell.arguments(), SERVER_CPU)
             .map_err(|error| of_server(name, error))?;
-        let connections = client.connect(name, server.address, cell.connections)?;
-        Ok(Lane { index, name, server, connections, cell, exchange, rate: 0.0 })
+        let route = match cell.traffic {
+            Traffic::Churn => Route::Anew(Destination::new(name, server.address)),
+            _ => Route::Connections(client.connect(name, server.address, cell)?),
+        };
+        Ok(Lane { index, name, server, route, cell, exchange, rate: 0.0 })
     }
 
     /// Loads the server as the cell says. The rounds of an open loop have their own times of
@@ -192,15 +234,15 @@ impl<'a> Lane<'a> {
         round: u64,
         latency: &mut Histogram,
     ) -> io::Result<Slice> {
-        if self.cell.open_percent.is_none() {
+        let (Some(_), Route::Connections(range)) = (self.cell.open_percent, &self.route) else {
             return self.load_closed(client, length, latency);
-        }
+        };
         // A client that never sleeps leaves the machine's other work its share here, where it does
         // not disturb; else the kernel would take it in the middle of a slice.
         std::thread::sleep(length / 8);
         let seed = (round + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let schedule = Schedule::new(self.rate, Instant::now(), seed);
-        client.run_open(self.connections.clone(), schedule, self.exchange, length, latency)
+        client.run_open(range.clone(), schedule, self.exchange, length, latency)
     }
 
     fn load_closed(
@@ -209,7 +251,16 @@ impl<'a> Lane<'a> {
         length: Duration,
         latency: &mut Histogram,
     ) -> io::Result<Slice> {
-        client.run(self.connections.clone(), self.cell, self.exchange, length, latency)
+        let (cell, exchange) = (self.cell, self.exchange);
+        match &self.route {
+            Route::Anew(to) => client.run_churn(to, cell, exchange, length, latency),
+            Route::Connections(range) => match cell.traffic {
+                Traffic::Stream { .. } => {
+                    client.run_stream(range.clone(), exchange, length, latency)
+                }
+                _ => client.run(range.clone(), cell, exchange, length, latency),
+            },
+        }
     }
 
     /// Adds one sample to the record.
@@ -267,7 +318,7 @@ impl<'a> Lane<'a> {
 }
 
 fn of_server(name: &str, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{name}: {error}"))
+    Blame::error(name, &error.to_string())
 }
 
 /// The order of the servers, another one each time.

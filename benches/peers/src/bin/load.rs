@@ -6,30 +6,40 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use peers::cell::Cell;
+use peers::cell::{Cell, Traffic};
+use peers::chart;
 use peers::child::{become_realtime, pin};
 use peers::client::Client;
+use peers::idle;
 use peers::report::{self, CellReport};
 use peers::ring::{self, Ring};
 use peers::trial::{self, CLIENT_CPU, Contender, Effort};
 
 const USAGE: &str = "\
 usage: load [options] [CELL ...]      all cells when none is named
+                      echo, depth, http, churn, udp, stream and idle stand for all of a kind
                       a cell `..-open60` is an open loop: requests come at 60 % of the capacity of
                       the slowest server, and latency runs from when they were to be sent
   --list              names the cells and ends
   --servers A,B,...   NAME for the program NAME_server beside this one, NAME=COMMAND, or quoit-epoll
                       for quoit's server on its epoll driver, quoit-balanced and quoit-throughput for
                       its server that may wait for several answers, quoit-spin for one that spins
-                      50 µs; the first is the base and runs twice
+                      50 µs, monoio-tuned, compio-tuned, or `all` the runtimes; the first is the base
+                      and runs twice
   --rounds N          rounds for each set of processes
   --repeats K         how often the processes are started afresh
   --slice-ms N        how long a server is loaded in a round
   --quick             fewer rounds
   --realtime          takes precedence over other work on the machine
-  --out DIRECTORY     also writes the tables, and one row of TSV for each cell and server";
+  --out DIRECTORY     also writes the tables, one row of TSV for each cell and server, and a
+                      chart";
 
 const SERVERS: &str = "raw,quoit,epoll,quoit-epoll,tokio";
+/// What `all` stands for.
+const ALL_SERVERS: &str = "raw,quoit,quoit-epoll,epoll,tokio,monoio,monoio-tuned,compio,\
+    compio-tuned,tokio-uring,kimojio,glommio";
+/// A server with what its runtime's builder allows, beyond its defaults.
+const TUNED: &str = "-tuned";
 /// The same server in another way, by the environment.
 const QUOITS: [(&str, &str); 4] = [
     ("quoit-epoll", "QUOIT_DRIVER=epoll"),
@@ -37,6 +47,12 @@ const QUOITS: [(&str, &str); 4] = [
     ("quoit-throughput", "QUOIT_WAITING=throughput"),
     ("quoit-spin", "SPIN_US=50"),
 ];
+
+/// For 2,000 connections to each of a dozen servers.
+const DESCRIPTORS: u64 = 65_536;
+
+/// Besides the connections.
+const SPARE_DESCRIPTORS: usize = 200;
 
 const SQ_ENTRIES: u32 = 1024;
 const CQ_ENTRIES: u32 = 8192;
@@ -107,19 +123,22 @@ impl Plan {
                 option if option.starts_with('-') => {
                     return Err(format!("unknown option {option}"));
                 }
-                name => cells.push(
-                    all.iter()
-                        .find(|cell| cell.name == name)
-                        .cloned()
-                        .ok_or(format!("no cell is called {name}"))?,
-                ),
+                name => {
+                    let named = |cell: &&Cell| cell.name == name || cell.group() == name;
+                    let before = cells.len();
+                    cells.extend(all.iter().filter(named).cloned());
+                    if cells.len() == before {
+                        return Err(format!("no cell is called {name}"));
+                    }
+                }
             }
         }
         effort.rounds = rounds.unwrap_or(effort.rounds);
         effort.repeats = repeats.unwrap_or(effort.repeats);
         effort.slice = slice_ms.map_or(effort.slice, |ms| Duration::from_millis(ms as u64));
         let cells = if cells.is_empty() { all } else { cells };
-        let contenders = contenders(&servers)?;
+        let servers = if servers == "all" { ALL_SERVERS } else { &servers };
+        let contenders = contenders(servers)?;
         Ok(Request::Measure(Plan { cells, contenders, effort, realtime, out }))
     }
 
@@ -129,7 +148,7 @@ impl Plan {
         if self.realtime {
             become_realtime()?;
         }
-        raise_descriptor_limit()?;
+        let descriptors = raise_descriptor_limit()?;
         let mut uring = ring::open(SQ_ENTRIES, CQ_ENTRIES)?;
         let mut client = Client::new(Ring::new(&mut uring)?)?;
         let mut output = Output::create(self.out.as_deref())?;
@@ -137,53 +156,78 @@ impl Plan {
         let estimate = trial::estimate(self.effort, names.len()) * self.cells.len() as u32;
         println!("{} cells, about {:.1} min\n", self.cells.len(), estimate.as_secs_f64() / 60.0);
 
-        let mut reports = Vec::new();
+        let (mut reports, mut measured) = (Vec::new(), 0);
         for cell in &self.cells {
+            if cell.traffic == Traffic::Idle {
+                let usages = idle::measure(cell, &self.contenders);
+                output.print(&idle::table(cell, &usages))?;
+                output.add_memory(&idle::tsv(cell, &usages))?;
+                measured += 1;
+                continue;
+            }
+            let needed = cell.connections * names.len() + SPARE_DESCRIPTORS;
+            if needed as u64 > descriptors {
+                let name = cell.name;
+                eprintln!(
+                    "load: {name}: needs {needed} descriptors of {descriptors}: fewer servers?"
+                );
+                continue;
+            }
             match trial::measure(cell, &self.contenders, self.effort, &mut client) {
-                Ok(records) => {
-                    let report = CellReport::new(cell.name, &names, &records);
+                Ok(outcomes) => {
+                    let report = CellReport::new(cell.name, &names, &outcomes);
                     output.print(&report.table())?;
                     output.add_rows(&report.tsv())?;
                     reports.push(report);
+                    measured += 1;
                 }
                 Err(error) => eprintln!("load: {}: {error}\n", cell.name),
             }
         }
-        output.print(&report::summary(&reports))?;
-        Ok(reports.len() == self.cells.len())
+        output.print(&report::summary(&reports, &names))?;
+        if let Some(directory) = &self.out {
+            chart::draw(directory, &directory.join("chart.svg"))?;
+        }
+        Ok(measured == self.cells.len())
     }
 }
 
-/// Standard output, and the two files of `--out`.
+/// Standard output, and the files of `--out`.
 struct Output {
-    tables_and_rows: Option<(File, File)>,
+    files: Option<Files>,
+}
+
+struct Files {
+    tables: File,
+    rows: File,
+    memory: File,
 }
 
 impl Output {
     fn create(directory: Option<&Path>) -> io::Result<Output> {
         let Some(directory) = directory else {
-            return Ok(Output { tables_and_rows: None });
+            return Ok(Output { files: None });
         };
         fs::create_dir_all(directory)?;
         let tables = File::create(directory.join("tables.txt"))?;
         let mut rows = File::create(directory.join("results.tsv"))?;
         writeln!(rows, "{}", report::TSV_HEADER)?;
-        Ok(Output { tables_and_rows: Some((tables, rows)) })
+        let mut memory = File::create(directory.join("memory.tsv"))?;
+        writeln!(memory, "{}", idle::TSV_HEADER)?;
+        Ok(Output { files: Some(Files { tables, rows, memory }) })
     }
 
     fn print(&mut self, table: &str) -> io::Result<()> {
         println!("{table}");
-        match &mut self.tables_and_rows {
-            Some((tables, _)) => writeln!(tables, "{table}"),
-            None => Ok(()),
-        }
+        self.files.as_mut().map_or(Ok(()), |files| writeln!(files.tables, "{table}"))
     }
 
     fn add_rows(&mut self, tsv: &str) -> io::Result<()> {
-        match &mut self.tables_and_rows {
-            Some((_, rows)) => rows.write_all(tsv.as_bytes()),
-            None => Ok(()),
-        }
+        self.files.as_mut().map_or(Ok(()), |files| files.rows.write_all(tsv.as_bytes()))
+    }
+
+    fn add_memory(&mut self, tsv: &str) -> io::Result<()> {
+        self.files.as_mut().map_or(Ok(()), |files| files.memory.write_all(tsv.as_bytes()))
     }
 }
 
@@ -202,6 +246,11 @@ fn contenders(list: &str) -> Result<Vec<Contender>, String> {
 }
 
 fn contender(item: &str, directory: &Path) -> Result<Contender, String> {
+    if let Some(plain) = item.strip_suffix(TUNED) {
+        let Contender { mut command, .. } = contender(plain, directory)?;
+        command.extend(["--tuned", "yes"].map(str::to_owned));
+        return Ok(Contender { name: item.to_owned(), command });
+    }
     if let Some((_, variable)) = QUOITS.iter().find(|(name, _)| *name == item) {
         // `env` becomes the program.
         let server = contender("quoit", directory)?;
@@ -232,13 +281,19 @@ fn number(text: &str, highest: usize) -> Result<usize, String> {
     }
 }
 
-/// The soft limit would not hold the connections of one cell to all servers.
-fn raise_descriptor_limit() -> io::Result<()> {
+/// The limit from now on. The soft one would not hold the connections of one cell to all servers.
+fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the limit outlives both calls.
     peers::server::check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
-    limit.rlim_cur = limit.rlim_max;
+    let wanted = limit.rlim_max.max(DESCRIPTORS);
     // SAFETY: as above.
-    peers::server::check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
-    Ok(())
+    let raise = |limit: libc::rlimit| unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    // Raising the hard limit takes a capability that root may lack.
+    if raise(libc::rlimit { rlim_cur: wanted, rlim_max: wanted }) == 0 {
+        return Ok(wanted);
+    }
+    limit.rlim_cur = limit.rlim_max;
+    peers::server::check(raise(limit))?;
+    Ok(limit.rlim_cur)
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use peers::protocol::{Mode, Responder};
-use peers::server::{Options, announce_ready};
+use peers::server::{Options, announce_ready, decline};
 use quoit::net::{TcpListener, TcpStream};
 use quoit::runtime::Builder;
 
@@ -20,14 +20,18 @@ fn main() -> io::Result<()> {
 }
 
 async fn serve(options: Options) -> io::Result<()> {
+    if options.mode == Mode::Udp {
+        decline("quoit has no datagrams yet");
+    }
     let listener = TcpListener::bind(format!("127.0.0.1:{}", options.port)).await?;
     announce_ready()?;
     loop {
         let (stream, _) = listener.accept().await?;
         quoit::spawn(async move {
             let result = match options.mode {
-                Mode::Echo => echo(stream).await,
                 Mode::Http => http(stream).await,
+                Mode::Source => source(stream, options).await,
+                _ => echo(stream).await,
             };
             if let Err(error) = result {
                 eprintln!("quoit_server: {error}");
@@ -44,12 +48,21 @@ async fn echo(stream: TcpStream) -> io::Result<()> {
 }
 
 async fn http(stream: TcpStream) -> io::Result<()> {
-    let mut responder = Responder::new(Mode::Http);
+    let mut responder = Responder::default();
     let mut output = Vec::new();
     while let Some(chunk) = stream.recv().await? {
         responder.respond(&chunk, &mut output);
         output = stream.write_all(output).await?;
         output.clear();
+    }
+    Ok(())
+}
+
+async fn source(stream: TcpStream, options: Options) -> io::Result<()> {
+    while let Some(asked) = stream.recv().await? {
+        for _ in 0..asked.len() {
+            stream.write_all(options.chunk).await?;
+        }
     }
     Ok(())
 }

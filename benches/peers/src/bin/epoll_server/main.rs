@@ -4,32 +4,37 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use peers::protocol::{Mode, READ_SIZE, Responder};
+use peers::protocol::{Mode, Responder};
 use peers::server::{Options, announce_ready, check, listen};
+
+mod datagrams;
 
 const EVENTS_PER_WAIT: usize = 1024;
 
 fn main() -> io::Result<()> {
     let options = Options::from_command_line();
+    if options.mode == Mode::Udp {
+        return datagrams::serve(options);
+    }
     let listener = listen(options.port)?;
     listener.set_nonblocking(true)?;
     let epoll = Epoll::new()?;
     epoll.add(listener.as_raw_fd(), libc::EPOLLIN)?;
     announce_ready()?;
-    serve(&epoll, &listener, options.mode)
+    serve(&epoll, &listener, options)
 }
 
-fn serve(epoll: &Epoll, listener: &TcpListener, mode: Mode) -> io::Result<()> {
+fn serve(epoll: &Epoll, listener: &TcpListener, options: Options) -> io::Result<()> {
     // Indexed by descriptor: the kernel keeps those small and dense.
     let mut connections: Vec<Option<Connection>> = Vec::new();
-    let mut input = vec![0; READ_SIZE];
+    let mut input = vec![0; options.read_size];
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_WAIT];
     loop {
         let count = epoll.wait(&mut events)?;
         for event in &events[..count] {
             let fd = event.u64 as usize;
             if fd == listener.as_raw_fd() as usize {
-                accept_all(epoll, listener, mode, &mut connections)?;
+                accept_all(epoll, listener, options, &mut connections)?;
                 continue;
             }
             let slot = &mut connections[fd];
@@ -49,7 +54,7 @@ fn serve(epoll: &Epoll, listener: &TcpListener, mode: Mode) -> io::Result<()> {
 fn accept_all(
     epoll: &Epoll,
     listener: &TcpListener,
-    mode: Mode,
+    options: Options,
     connections: &mut Vec<Option<Connection>>,
 ) -> io::Result<()> {
     while let Some((stream, _)) = unless_blocked(listener.accept())? {
@@ -60,16 +65,20 @@ fn accept_all(
         if index >= connections.len() {
             connections.resize_with(index + 1, || None);
         }
-        connections[index] = Some(Connection::new(stream, mode));
+        connections[index] = Some(Connection::new(stream, options));
     }
     Ok(())
 }
 
 struct Connection {
     stream: TcpStream,
+    options: Options,
     responder: Responder,
     output: Vec<u8>,
     written: usize,
+    /// The chunks that are still to be sent by a source, and how much of the first has been.
+    asked: usize,
+    chunk_written: usize,
 }
 
 enum State {
@@ -78,8 +87,16 @@ enum State {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, mode: Mode) -> Connection {
-        Connection { stream, responder: Responder::new(mode), output: Vec::new(), written: 0 }
+    fn new(stream: TcpStream, options: Options) -> Connection {
+        Connection {
+            stream,
+            options,
+            responder: Responder::default(),
+            output: Vec::new(),
+            written: 0,
+            asked: 0,
+            chunk_written: 0,
+        }
     }
 
     /// Reads, answers and writes until one of the two directions would block.
@@ -91,7 +108,14 @@ impl Connection {
             if length == 0 {
                 return Ok(State::Closed);
             }
-            self.responder.respond(&input[..length], &mut self.output);
+            match self.options.mode {
+                Mode::Http => self.responder.respond(&input[..length], &mut self.output),
+                Mode::Source => self.asked += length,
+                Mode::Echo | Mode::Udp => {
+                    let written = unless_blocked(self.stream.write(&input[..length]))?;
+                    self.output.extend_from_slice(&input[written.unwrap_or(0)..length]);
+                }
+            }
             // A read that leaves room in the buffer has drained the socket, and the edge of
             // whatever comes later will be reported: no second read to see it block.
             if length < input.len() {
@@ -112,6 +136,16 @@ impl Connection {
         }
         self.output.clear();
         self.written = 0;
+        while self.asked > 0 {
+            match unless_blocked(self.stream.write(&self.options.chunk[self.chunk_written..]))? {
+                Some(count) => self.chunk_written += count,
+                None => return Ok(false),
+            }
+            if self.chunk_written == self.options.chunk.len() {
+                self.chunk_written = 0;
+                self.asked -= 1;
+            }
+        }
         Ok(true)
     }
 }
