@@ -2,16 +2,19 @@
 # Builds the servers and the load generator of benches/peers and measures all cells, or those
 # named:
 #
-#   scripts/bench.sh                          all cells, 10 to 15 minutes
-#   scripts/bench.sh --quick                  all cells, 2 to 3 minutes, less certain
+#   scripts/bench.sh                          all cells
+#   scripts/bench.sh --quick                  all cells, in a quarter of the time, less certain
 #   scripts/bench.sh echo64-50 http-64        these cells
+#   scripts/bench.sh echo churn udp           all cells of these kinds; also depth, http, stream, idle
+#   scripts/bench.sh --servers all            beside every runtime; builds them, which takes minutes
 #   scripts/bench.sh --list                   names the cells; --help explains all options
 #   scripts/bench.sh --servers raw,tokio      against the first of these servers
 #   scripts/bench.sh --rounds 40 --repeats 4  how much is measured
 #   scripts/bench.sh --realtime               when the machine has other work
 #
-# The servers run on CPU 0, the load generator on CPU 1. The tables, the same as TSV, and a
-# description of the machine go to target/bench/DATE/.
+# The servers run on CPU 0, the load generator on CPU 1. The tables, the same as TSV, a chart
+# (chart.svg; target/release/chart DIRECTORY draws it again) and a description of the machine go to
+# target/bench/DATE/.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -31,7 +34,7 @@ environment() {
     echo "arguments   $*"
     echo
     echo "crates:"
-    cargo tree --quiet --manifest-path "$manifest" --prefix none --edges normal |
+    cargo tree --quiet --manifest-path "$manifest" --workspace --prefix none --edges normal |
         sed 's/ (.*//; s/^/  /' | sort -u
     echo
     echo "mitigations:"
@@ -47,7 +50,25 @@ if [ "$(nproc --all)" -lt 2 ]; then
     exit 1
 fi
 
-cargo build --quiet --release --manifest-path "$manifest" --target-dir "$target"
+# Each in a build of its own, so that what one asks of a shared dependency does not reach another.
+build() {
+    cargo build --quiet --release --manifest-path "$manifest" --target-dir "$target" "$@"
+}
+
+build
+servers=
+for ((i = 1; i < $#; i++)); do
+    if [ "${!i}" = --servers ]; then
+        next=$((i + 1))
+        servers=${!next}
+    fi
+done
+for directory in "$root"/benches/peers/runtimes/*/; do
+    runtime=$(basename "$directory")
+    case ,$servers, in
+        ,all, | *,"$runtime",* | *,"$runtime"-tuned,*) build --package "${runtime}_server" ;;
+    esac
+done
 
 for argument in "$@"; do
     case $argument in

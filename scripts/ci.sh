@@ -33,7 +33,7 @@ HOST=x86_64-unknown-linux-gnu
 step_fmt() {
     run cargo fmt --check
     if [[ -f benches/peers/Cargo.toml ]]; then
-        run cargo fmt --check --manifest-path benches/peers/Cargo.toml
+        run cargo fmt --check --all --manifest-path benches/peers/Cargo.toml
     fi
     run cargo fmt --check --manifest-path fuzz/Cargo.toml
 }
