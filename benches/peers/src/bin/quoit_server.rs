@@ -1,11 +1,12 @@
 //! quoit: one task per connection, written as its documentation teaches.
 
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use peers::protocol::{Mode, Responder};
-use peers::server::{Options, announce_ready, decline};
-use quoit::net::{TcpListener, TcpStream};
+use peers::server::{Options, announce_ready};
+use quoit::net::{TcpListener, TcpStream, UdpSocket};
 use quoit::runtime::Builder;
 
 fn main() -> io::Result<()> {
@@ -21,7 +22,7 @@ fn main() -> io::Result<()> {
 
 async fn serve(options: Options) -> io::Result<()> {
     if options.mode == Mode::Udp {
-        decline("quoit has no datagrams yet");
+        return datagrams(options).await;
     }
     let listener = TcpListener::bind(format!("127.0.0.1:{}", options.port)).await?;
     announce_ready()?;
@@ -45,6 +46,20 @@ async fn echo(stream: TcpStream) -> io::Result<()> {
         stream.write_all(chunk).await?;
     }
     Ok(())
+}
+
+/// Several tasks share the socket, so that their sends are handed over together.
+async fn datagrams(options: Options) -> io::Result<()> {
+    let socket = Rc::new(UdpSocket::bind(format!("127.0.0.1:{}", options.port)).await?);
+    announce_ready()?;
+    let tasks = (0..16).map(async |_| -> io::Result<()> {
+        loop {
+            let datagram = socket.recv_datagram().await?;
+            let from = datagram.from();
+            socket.send_to(datagram, from).await?;
+        }
+    });
+    quoit::try_gather(tasks).await.map(drop)
 }
 
 async fn http(stream: TcpStream) -> io::Result<()> {
