@@ -57,6 +57,7 @@
 //! | `loop.call_soon(f)` | [`call_soon`] |
 //! | `loop.call_later(t, f)`, `loop.call_at(t, f)` | [`call_later`], [`call_at`] |
 //! | `loop.call_soon_threadsafe(f)` | [`runtime::Handle::call_soon`] |
+//! | `loop.run_in_executor(f)` | [`spawn_blocking`] |
 
 pub mod buf;
 pub mod doctor;
@@ -77,5 +78,7 @@ pub mod time;
 mod refused;
 
 pub use sys::fork::Forked;
-pub use task::{call_soon, gather, gather_limit, spawn, try_gather, try_gather_limit};
+pub use task::{
+    call_soon, gather, gather_limit, spawn, spawn_blocking, try_gather, try_gather_limit,
+};
 pub use time::{call_at, call_later};

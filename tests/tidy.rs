@@ -55,6 +55,9 @@ const ATOMIC_FILES: &[&str] = &[
     // That tail, for the kernels that are not the real one.
     "src/driver/pad/provided.rs",
     "src/driver/unpark.rs",
+    // A job that blocks, between its thread and whoever awaits it.
+    "src/task/blocking/job.rs",
+    "src/task/blocking/pool.rs",
     // Which core a thread runs: a model has threads of its own.
     "src/sys/current.rs",
     "src/sys/fork.rs",

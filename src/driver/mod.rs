@@ -105,6 +105,12 @@ pub unsafe trait Driver {
         None
     }
 
+    /// Whether it is a model, whose clock does not tick by itself: then names are those of its own
+    /// network, and functions that block run in place, on no thread. The default is that it is not.
+    fn is_simulated(&self) -> bool {
+        false
+    }
+
     /// Which kernel this is, for people: `io_uring`, `epoll`.
     fn name(&self) -> &'static str;
 }

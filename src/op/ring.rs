@@ -150,6 +150,10 @@ impl Ring {
         self.kernel.with(|driver| driver.name())
     }
 
+    pub(crate) fn is_simulated(&self) -> bool {
+        self.kernel.with(|driver| driver.is_simulated())
+    }
+
     /// The address of a host in the kernel's own network.
     pub(crate) fn resolve(&self, name: &str) -> Option<IpAddr> {
         self.kernel.with(|driver| driver.resolve(name))

@@ -19,6 +19,7 @@ use crate::op::Limits;
 use crate::sys::atomic::Arc;
 use crate::sys::log::Log;
 use crate::sys::{cpus, fork};
+use crate::task::blocking::pool::{Pool, Threads};
 
 /// More operations in flight than this find no place in a core's table.
 const MOST_OPS: u32 = 1 << 22;
@@ -108,6 +109,9 @@ pub struct Builder {
     pub(super) signals: Vec<Signal>,
     pub(super) log: Log,
     pub(super) thread_name: String,
+    threads: Threads,
+    /// Made once for all cores of a start.
+    blocking: Option<Pool>,
     faults: Option<Faults>,
     caps: Option<String>,
     waiting: Option<Waiting>,
@@ -134,6 +138,12 @@ impl Builder {
             signals: vec![Signal::INT, Signal::TERM],
             log: Log::default(),
             thread_name: "quoit".into(),
+            threads: Threads {
+                most: 512,
+                keep_alive: Duration::from_secs(10),
+                name: String::new(),
+            },
+            blocking: None,
             faults: None,
             caps: None,
             waiting: None,
@@ -270,7 +280,8 @@ impl Builder {
     }
 
     /// How long mains that take a [`Core`](super::Core) may go on after a stop was requested
-    /// (10 s); then they are dropped.
+    /// (10 s); then they are dropped. Without a [`drain_deadline`](Builder::drain_deadline) it is
+    /// also how long the last core waits for blocking jobs that run.
     pub fn grace(mut self, period: Duration) -> Self {
         self.grace = period;
         self
@@ -352,6 +363,24 @@ impl Builder {
         self
     }
 
+    /// How many threads [`spawn_blocking`](crate::spawn_blocking) has at most, for all cores that are
+    /// started together (512). Jobs beyond that wait in a queue.
+    ///
+    /// # Panics
+    /// If `count` is 0.
+    pub fn max_blocking_threads(mut self, count: usize) -> Self {
+        assert!(count > 0, "max_blocking_threads(0): without a thread no blocking job would run");
+        self.threads.most = count;
+        self
+    }
+
+    /// How long a thread of [`spawn_blocking`](crate::spawn_blocking) waits for another job before it
+    /// ends (10 s). With `Duration::MAX` it stays for as long as the runtime.
+    pub fn thread_keep_alive(mut self, time: Duration) -> Self {
+        self.threads.keep_alive = time;
+        self
+    }
+
     /// Makes enters fail, for tests: called once for each core, with its index.
     #[doc(hidden)]
     pub fn enter_faults(
@@ -417,6 +446,16 @@ impl Builder {
         start::start_per_core(self, main)
     }
 
+    fn blocking_pool(&self) -> Pool {
+        let name = format!("{}-blocking", self.thread_name);
+        self.blocking.clone().unwrap_or_else(|| Pool::new(Threads { name, ..self.threads.clone() }))
+    }
+
+    /// Has all cores of this start share the threads for what blocks. Called before they are pinned.
+    pub(super) fn settle_blocking(&mut self) {
+        self.blocking = Some(self.blocking_pool());
+    }
+
     /// Settles which kernel all cores of this start talk to.
     pub(super) fn settle_kernel(&mut self) -> Result<()> {
         let failed = |error: Neither| explain(None, error);
@@ -451,6 +490,8 @@ impl Builder {
         let settings = Settings {
             limits: self.limits,
             drain: self.drain,
+            grace: self.grace,
+            blocking: self.blocking_pool(),
             log: self.log.clone(),
             receive_buffers: self.receive_buffers,
         };
@@ -560,6 +601,8 @@ impl fmt::Debug for Builder {
             .field("grace", &self.grace)
             .field("shutdown_on", &self.signals)
             .field("thread_name", &self.thread_name)
+            .field("max_blocking_threads", &self.threads.most)
+            .field("thread_keep_alive", &self.threads.keep_alive)
             .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Turn;
 use super::local::Local;
@@ -18,6 +18,7 @@ use crate::sys::atomic::Arc;
 use crate::sys::current::{self, Core};
 use crate::sys::fork;
 use crate::sys::log::Log;
+use crate::task::blocking::pool as blocking;
 use crate::task::{self, JoinHandle, Remote, Scheduler, registry};
 use crate::time::Timers;
 
@@ -47,6 +48,9 @@ pub(crate) struct Seat {
 pub(super) struct Settings {
     pub(super) limits: Limits,
     pub(super) drain: Option<Duration>,
+    /// How long jobs that block may go on after the last core, where `drain` says nothing.
+    pub(super) grace: Duration,
+    pub(super) blocking: blocking::Pool,
     pub(super) log: Log,
     pub(super) receive_buffers: u16,
 }
@@ -78,6 +82,8 @@ pub(crate) struct Shard {
     remote: Arc<Remote>,
     unparker: Unparker,
     drain: Option<Duration>,
+    grace: Duration,
+    blocking: blocking::Pool,
     /// When the kernel was last left: the start of the lap.
     lap: Cell<u64>,
     /// Polls in one lap; the simulator makes laps short.
@@ -93,7 +99,9 @@ impl Shard {
         let ring = Rc::new(Ring::new(core.id, driver, settings.limits)?);
         let unparker = ring.unparker();
         let remote = Remote::new(core.id, unparker.clone());
-        let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote)));
+        let blocking = settings.blocking.clone();
+        let threads = (!ring.is_simulated()).then(|| blocking.clone());
+        let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote), threads));
         let timers = Rc::new(Timers::new(ring.now()));
         core.install(Rc::clone(&ring));
         core.install(Rc::clone(&scheduler));
@@ -120,7 +128,8 @@ impl Shard {
         });
         local.install(&core);
         let listed = Some(registry::Listed::new(Arc::clone(&remote)));
-        let drain = settings.drain;
+        blocking.join();
+        let (drain, grace) = (settings.drain, settings.grace);
         let lap = Cell::new(ring.now());
         let budget = Cell::new(BUDGET);
         Ok(Shard {
@@ -131,6 +140,8 @@ impl Shard {
             remote,
             unparker,
             drain,
+            grace,
+            blocking,
             lap,
             budget,
             local,
@@ -278,6 +289,7 @@ impl Shard {
         self.scheduler.shut_down();
         self.timers.shut_down();
         let log = self.local.log.clone();
+        let start = Instant::now();
         let mut warned = 0;
         let drained = self.ring.drain(|left, waited| {
             if waited.as_secs() > warned {
@@ -288,6 +300,13 @@ impl Shard {
         });
         if let Drained::Leaked(left) = drained {
             log.line(&format!("shutdown left {left} operations behind; their memory is leaked"));
+        }
+        let rest = patience.map_or(self.grace, |patience| patience.saturating_sub(start.elapsed()));
+        let busy = self.blocking.leave(rest, |left, seconds| {
+            log.line(&format!("shutdown waits for {left} blocking jobs since {seconds} s"));
+        });
+        if busy > 0 {
+            log.line(&format!("shutdown left {busy} blocking jobs to themselves"));
         }
         drop(listed);
         drained

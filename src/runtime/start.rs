@@ -75,6 +75,7 @@ pub(super) fn start_per_core<Form, M: Main<Form> + Send + Sync>(
     let cpus = builder.choose_cpus()?;
     builder.settle_kernel()?;
     builder.settle_spin(cpus.len());
+    builder.settle_blocking();
     // Before the threads are made: they inherit what is blocked.
     let numbers: Vec<i32> = builder.signals.iter().map(|signal| signal.number()).collect();
     let signals = match numbers.is_empty() {

@@ -40,6 +40,35 @@ fn choose_among(allowed: &[usize], wanted: Option<usize>, root: &Path) -> Vec<us
 /// # Errors
 /// Those of `sched_getaffinity(2)`.
 pub(crate) fn allowed() -> io::Result<Vec<usize>> {
+    Ok(set_bits(&Mask::of_this_thread()?.0))
+}
+
+/// CPUs on which a thread may run.
+#[derive(Debug, Clone)]
+pub(crate) struct Mask(Vec<c_ulong>);
+
+impl Mask {
+    /// # Errors
+    /// Those of `sched_getaffinity(2)`.
+    pub(crate) fn of_this_thread() -> io::Result<Mask> {
+        read_mask().map(Mask)
+    }
+
+    /// Lets the calling thread run there, whatever it has inherited.
+    ///
+    /// # Errors
+    /// Those of `sched_setaffinity(2)`: none of the CPUs may be left.
+    pub(crate) fn apply_here(&self) -> io::Result<()> {
+        let bytes = size_of_val(self.0.as_slice());
+        // SAFETY: the mask is `bytes` long, and the call only reads it.
+        match unsafe { libc::sched_setaffinity(0, bytes, self.0.as_ptr().cast()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+fn read_mask() -> io::Result<Vec<c_ulong>> {
     // The kernel answers EINVAL while the mask is shorter than its own, whose length it tells nobody.
     const LONGEST: usize = (1 << 20) / c_ulong::BITS as usize;
     let mut mask: Vec<c_ulong> = vec![0; 1024 / c_ulong::BITS as usize];
@@ -49,7 +78,7 @@ pub(crate) fn allowed() -> io::Result<Vec<usize>> {
         // nobody else sees it during the call.
         let failed = unsafe { libc::sched_getaffinity(0, bytes, mask.as_mut_ptr().cast()) } != 0;
         if !failed {
-            return Ok(set_bits(&mask));
+            return Ok(mask);
         }
         let error = io::Error::last_os_error();
         if error.raw_os_error() != Some(libc::EINVAL) || mask.len() >= LONGEST {

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -98,10 +99,21 @@ impl<T> fmt::Debug for JoinHandle<T> {
     }
 }
 
-/// Why a task has no output: it was aborted, or it panicked.
+/// Why a task has no output: it was aborted, it panicked, or it could not be started.
+///
+/// As an [`io::Error`] it is one of the kind `Other`, or the system's own where that refused.
 pub struct JoinError {
-    panic: Option<Panic>,
+    failure: Failure,
 }
+
+enum Failure {
+    Panicked(Panic),
+    /// It was not run to its end: because it was aborted, or for this reason.
+    Cancelled(Option<Box<io::Error>>),
+}
+
+// Every join moves one, or room for it.
+const _: () = assert!(size_of::<JoinError>() == 16);
 
 struct Panic(Box<dyn Any + Send>);
 
@@ -111,23 +123,28 @@ unsafe impl Sync for Panic {}
 
 impl JoinError {
     pub(crate) fn cancelled() -> Self {
-        JoinError { panic: None }
+        JoinError { failure: Failure::Cancelled(None) }
     }
 
     pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Self {
-        JoinError { panic: Some(Panic(panic)) }
+        JoinError { failure: Failure::Panicked(Panic(panic)) }
     }
 
-    /// Whether the task was aborted, or its runtime was shut down.
+    /// It was never begun, because the system did not let it.
+    pub(crate) fn refused(error: io::Error) -> Self {
+        JoinError { failure: Failure::Cancelled(Some(Box::new(error))) }
+    }
+
+    /// Whether the task was aborted, its runtime was shut down, or it could not be started.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.panic.is_none()
+        matches!(self.failure, Failure::Cancelled(_))
     }
 
     /// Whether the task panicked.
     #[must_use]
     pub fn is_panic(&self) -> bool {
-        self.panic.is_some()
+        matches!(self.failure, Failure::Panicked(_))
     }
 
     /// What the task panicked with, for [`std::panic::resume_unwind`].
@@ -135,15 +152,10 @@ impl JoinError {
     /// # Errors
     /// Gives the error back if the task did not panic.
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, JoinError> {
-        match self.panic {
-            Some(Panic(panic)) => Ok(panic),
-            None => Err(self),
+        match self.failure {
+            Failure::Panicked(Panic(panic)) => Ok(panic),
+            failure => Err(JoinError { failure }),
         }
-    }
-
-    fn message(&self) -> Option<String> {
-        let Panic(panic) = self.panic.as_ref()?;
-        Some(describe(&**panic))
     }
 }
 
@@ -156,20 +168,44 @@ pub(crate) fn describe(panic: &(dyn Any + Send)) -> String {
 
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.message() {
-            Some(message) => write!(f, "the task panicked: {message}"),
-            None => f.write_str("the task was aborted"),
+        match &self.failure {
+            Failure::Panicked(Panic(panic)) => {
+                write!(f, "the task panicked: {}", describe(&**panic))
+            }
+            Failure::Cancelled(None) => f.write_str("the task was aborted"),
+            Failure::Cancelled(Some(error)) => write!(f, "the task could not be started: {error}"),
         }
     }
 }
 
 impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.message() {
-            Some(message) => f.debug_tuple("JoinError::Panic").field(&message).finish(),
-            None => f.write_str("JoinError::Cancelled"),
+        match &self.failure {
+            Failure::Panicked(Panic(panic)) => {
+                f.debug_tuple("JoinError::Panic").field(&describe(&**panic)).finish()
+            }
+            Failure::Cancelled(None) => f.write_str("JoinError::Cancelled"),
+            Failure::Cancelled(Some(error)) => {
+                f.debug_tuple("JoinError::Refused").field(error).finish()
+            }
         }
     }
 }
 
-impl std::error::Error for JoinError {}
+impl std::error::Error for JoinError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.failure {
+            Failure::Cancelled(Some(error)) => Some(&**error),
+            _ => None,
+        }
+    }
+}
+
+impl From<JoinError> for io::Error {
+    fn from(error: JoinError) -> Self {
+        match error.failure {
+            Failure::Cancelled(Some(error)) => *error,
+            _ => io::Error::other(error),
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Tasks: runnable futures of one core, and the only way in from other threads.
 
 mod before;
+pub(crate) mod blocking;
 mod blocks;
 mod callback;
 mod children;
@@ -15,6 +16,7 @@ mod table;
 mod yielding;
 
 pub use before::Before;
+pub use blocking::{BlockingTask, spawn_blocking};
 pub use callback::call_soon;
 pub use gather::{Gather, TryGather, gather, gather_limit, try_gather, try_gather_limit};
 pub use join::{JoinError, JoinHandle};

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::task::{Context, Poll, Waker};
 
+use super::blocking::pool::Pool;
 use super::blocks::Blocks;
 use super::inbox::Remote;
 use super::join::JoinError;
@@ -29,6 +30,8 @@ pub(crate) struct Scheduler {
     /// The task whose poll is running.
     running: Cell<Option<NonNull<Header>>>,
     blocks: Blocks,
+    /// The threads for what blocks; none where it is run in place.
+    pool: Option<Pool>,
 }
 
 // SAFETY: no other type of the crate has this number.
@@ -37,7 +40,7 @@ unsafe impl Floor for Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(remote: Arc<Remote>) -> Self {
+    pub(crate) fn new(remote: Arc<Remote>, pool: Option<Pool>) -> Self {
         Scheduler {
             first: Cell::new(None),
             last: Cell::new(None),
@@ -46,6 +49,7 @@ impl Scheduler {
             polls: Cell::new(0),
             running: Cell::new(None),
             blocks: Blocks::new(),
+            pool,
         }
     }
 
@@ -57,6 +61,10 @@ impl Scheduler {
 
     pub(crate) fn remote(&self) -> &Arc<Remote> {
         &self.remote
+    }
+
+    pub(super) fn pool(&self) -> Option<&Pool> {
+        self.pool.as_ref()
     }
 
     /// Borrows the table for a moment.

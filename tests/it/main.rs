@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bind_errors;
+mod blocking;
 mod caps;
 mod close;
 #[path = "../fuzz/cqe.rs"]

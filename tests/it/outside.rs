@@ -20,9 +20,10 @@ fn poll(future: impl Future) {
 #[test]
 fn a_call_outside_of_a_runtime_names_its_own_line() {
     isolated(|| {
-        let calls: [(&str, fn()); 9] = [
+        let calls: [(&str, fn()); 10] = [
             ("spawn was called outside", || drop(quoit::spawn(async {}))),
             ("spawn was called outside", || quoit::call_soon(|| {})),
+            ("spawn_blocking was called outside", || drop(quoit::spawn_blocking(|| {}))),
             ("call_at was used outside", || call_later(Duration::ZERO, || {}).cancel()),
             ("call_at was used outside", || call_at(Instant::now(), || {}).cancel()),
             ("runtime::core was called outside", || drop(runtime::core())),

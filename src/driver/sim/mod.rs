@@ -126,6 +126,10 @@ unsafe impl Driver for Simulated {
         self.world.borrow().resolve(name)
     }
 
+    fn is_simulated(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> &'static str {
         "simulator"
     }
