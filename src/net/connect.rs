@@ -6,25 +6,18 @@ use io_uring::{opcode, types};
 
 use crate::driver::{Cqe, Sqe};
 use crate::op::{Op, Submission};
-use crate::sys::fd::{Fd, OwnedFd};
+use crate::sys::fd::Fd;
 
-/// Connects a socket of which this is the only share, and gives it back. It is closed if that fails,
-/// or if the future is dropped.
-pub(super) async fn connect<A: AsRef<[u8]> + 'static>(fd: OwnedFd, to: A) -> io::Result<OwnedFd> {
-    let fd = connect_shared(Fd::new(fd, ()), to).await?;
-    fd.into_only().map_err(|_| io::Error::other("the socket is still in use"))
-}
-
-/// Connects a socket that others may use at the same time.
-pub(super) async fn connect_shared<S: 'static, A: AsRef<[u8]> + 'static>(
+/// Connects a socket, and gives it back. Its share is dropped if that fails, or with the ticket.
+pub(super) fn begin<S: 'static, A: AsRef<[u8]> + 'static>(
     fd: Fd<S>,
     to: A,
-) -> io::Result<Fd<S>> {
-    Submission::new(Connect { fd, to }).await
+) -> Submission<Connect<S, A>> {
+    Submission::new(Connect { fd, to })
 }
 
 /// `IORING_OP_CONNECT`, kernel 5.5.
-struct Connect<S, A> {
+pub(super) struct Connect<S, A> {
     fd: Fd<S>,
     /// An address in the kernel's form.
     to: A,

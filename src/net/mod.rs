@@ -3,6 +3,7 @@
 mod accept;
 mod addr;
 mod connect;
+mod names;
 mod options;
 mod ports;
 mod stream;
@@ -11,6 +12,7 @@ mod udp;
 
 pub use crate::buf::datagram::{Datagram, Ecn};
 pub use addr::ToAddresses;
+pub use names::{LookupError, lookup_host};
 pub use stream::Stream;
-pub use tcp::{Cork, Tcp, TcpListener, TcpStream};
+pub use tcp::{Cork, Tcp, TcpListener, TcpSocket, TcpStream};
 pub use udp::{Message, UdpSocket};

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use crate::driver::Call;
 use crate::op::{self, Ring};
@@ -11,7 +12,11 @@ use crate::sys::fd::{Fd, OwnedFd};
 
 /// A new stream socket for addresses of the family of `address`.
 pub(super) fn stream_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
-    let domain = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    stream_socket_of(if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 })
+}
+
+/// A new stream socket for addresses of the family `domain`.
+pub(super) fn stream_socket_of(domain: i32) -> io::Result<OwnedFd> {
     ring("a socket", |ring| {
         let call = Call::Socket { domain, kind: libc::SOCK_STREAM, protocol: libc::IPPROTO_TCP };
         Ok(ring.adopt(ring.call(call)?))
@@ -54,6 +59,23 @@ pub(super) fn get(fd: RawFd, level: i32, name: i32) -> io::Result<i32> {
     let call = Call::GetOption { fd, level, name, value: &mut value };
     ring("a socket option", |ring| ring.call(call))?;
     Ok(i32::from_ne_bytes(value))
+}
+
+/// Probes an idle connection after `idle`, whole seconds; `None` switches it off.
+pub(super) fn set_keepalive(fd: RawFd, idle: Option<Duration>) -> io::Result<()> {
+    if let Some(idle) = idle {
+        let seconds = clamp(usize::try_from(idle.as_secs()).unwrap_or(usize::MAX)).max(1);
+        set(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds)?;
+    }
+    set(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, idle.is_some().into())
+}
+
+/// The descriptor of a socket that is used by nobody else yet.
+pub(super) fn only(fd: Fd) -> OwnedFd {
+    match fd.into_only() {
+        Ok(fd) => fd,
+        Err(_) => unreachable!("nobody else has the new socket"),
+    }
 }
 
 pub(super) fn local_address<S>(fd: &Fd<S>) -> io::Result<SocketAddr> {

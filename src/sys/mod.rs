@@ -15,5 +15,6 @@ pub(crate) mod guard;
 pub(crate) mod limits;
 pub(crate) mod listeners;
 pub(crate) mod log;
+pub(crate) mod names;
 pub(crate) mod signals;
 pub(crate) mod status;

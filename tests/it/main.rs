@@ -5,6 +5,7 @@ mod bind_errors;
 mod blocking;
 mod caps;
 mod close;
+mod connect;
 #[path = "../fuzz/cqe.rs"]
 mod cqe;
 mod doctor;
@@ -21,6 +22,7 @@ mod kernel_choice;
 mod listener;
 mod loopback;
 mod lost;
+mod names;
 mod numbers;
 mod outside;
 mod quarantine;

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::stream::TcpStream;
 use crate::net::accept::{self, State};
 use crate::net::ports::{Protocol, Share};
-use crate::net::{ToAddresses, options};
+use crate::net::{ToAddresses, names, options};
 use crate::op;
 use crate::sys::current;
 use crate::sys::fd::{Fd, OwnedFd};
@@ -38,10 +38,22 @@ const BACKLOG: i32 = 4096;
 /// # std::io::Result::Ok(()) }).unwrap().unwrap();
 /// ```
 pub struct TcpListener {
-    fd: Fd<State<Share>>,
+    fd: Fd<State<Claim>>,
+}
+
+/// By what a listener has its address.
+pub(super) enum Claim {
+    /// By nothing that others know of.
+    None,
+    /// It is a core's share of one that the cores of a start bind together.
+    Share(Share),
 }
 
 impl TcpListener {
+    pub(super) fn new(fd: OwnedFd, claim: Claim) -> Self {
+        TcpListener { fd: Fd::new(fd, State::new(claim)) }
+    }
+
     /// Listens on the first of the addresses that can be bound.
     ///
     /// Port 0 lets the kernel choose, and all cores get the same. `TCP_NODELAY` is switched on, and
@@ -63,7 +75,7 @@ impl TcpListener {
                 return Err(Forked.into());
             }
             op::assert_inside("TcpListener::bind", caller);
-            TcpListener::bind_first(addresses.to_addresses()?).await
+            TcpListener::bind_first(names::resolve(&addresses).await?).await
         }
     }
 
@@ -100,11 +112,7 @@ impl TcpListener {
         if is_first {
             warn_of_a_short_backlog();
         }
-        let fd = match fd.into_only() {
-            Ok(fd) => fd,
-            Err(_) => unreachable!("nobody else has the new socket"),
-        };
-        Ok(TcpListener { fd: Fd::new(fd, State::new(share)) })
+        Ok(TcpListener::new(options::only(fd), Claim::Share(share)))
     }
 
     /// Waits for a connection, and says who it is from.
@@ -184,7 +192,9 @@ impl AsFd for TcpListener {
 
 impl Drop for TcpListener {
     fn drop(&mut self) {
-        self.fd.family.retire();
+        if let Claim::Share(share) = &self.fd.family {
+            share.retire();
+        }
         self.fd.disarm();
     }
 }

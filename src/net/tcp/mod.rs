@@ -1,10 +1,14 @@
 //! TCP: listeners and streams.
 
+mod attempts;
 mod close;
+mod connect;
 mod cork;
 mod listener;
+mod socket;
 mod stream;
 
 pub use cork::Cork;
 pub use listener::TcpListener;
+pub use socket::TcpSocket;
 pub use stream::{Tcp, TcpStream};

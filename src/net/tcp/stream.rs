@@ -1,17 +1,17 @@
 //! A connection.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::Location;
 use std::time::Duration;
 
-use crate::net::connect::connect;
+use super::attempts;
 use crate::net::options::clamp;
 use crate::net::stream::Stream;
-use crate::net::{ToAddresses, options};
+use crate::net::{ToAddresses, names, options};
 use crate::op;
-use crate::sys::addr::Address;
-use crate::sys::fd::OwnedFd;
+use crate::time::{Instant, timeout_at};
 
 /// A TCP connection.
 ///
@@ -44,13 +44,18 @@ pub type TcpStream = Stream<Tcp>;
 pub struct Tcp(());
 
 impl Stream<Tcp> {
-    /// Connects to the first of the addresses that answers, with `TCP_NODELAY` on.
+    /// Connects to the first of the addresses that answers, with `TCP_NODELAY` on. A name is looked up
+    /// ([`lookup_host`](crate::net::lookup_host)).
     ///
-    /// Dropping the future gives the attempt up and closes its socket. `IORING_OP_CONNECT`, kernel
+    /// The families take turns. The next address is tried beside the others after 250 ms, or at once
+    /// when one has failed, and the first to answer wins (happy eyeballs, RFC 8305).
+    ///
+    /// Dropping the future gives the attempts up and closes their sockets. `IORING_OP_CONNECT`, kernel
     /// 5.5.
     ///
     /// # Errors
-    /// `InvalidInput` for what is no address; otherwise what the last attempt came to.
+    /// `InvalidInput` for what is no address; those of a lookup; otherwise what the most telling
+    /// attempt came to, with its address in the text.
     ///
     /// # Panics
     /// Outside of a runtime, when it is first polled.
@@ -59,25 +64,60 @@ impl Stream<Tcp> {
         let caller = Location::caller();
         async move {
             op::assert_inside("TcpStream::connect", caller);
-            TcpStream::connect_first(addresses.to_addresses()?).await
+            let addresses = names::resolve(&addresses).await?;
+            attempts::connect_any(addresses).await.map(TcpStream::new)
         }
     }
 
-    async fn connect_first(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
-        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is no address");
-        for address in addresses {
-            match TcpStream::connect_one(address).await {
-                Ok(fd) => return Ok(TcpStream::new(fd)),
-                Err(error) => last = error,
+    /// As [`connect`](Self::connect), for at most `limit`, the lookup of a name included.
+    ///
+    /// `Duration::MAX` is no limit; with `Duration::ZERO` no connection is ever there in time.
+    ///
+    /// # Errors
+    /// `TimedOut` when the limit has passed; the text says which address has not answered.
+    ///
+    /// # Panics
+    /// As [`connect`](Self::connect).
+    ///
+    /// ```
+    /// use quoit::net::{TcpListener, TcpStream};
+    /// use std::time::Duration;
+    ///
+    /// # quoit::runtime::run(async {
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let address = listener.local_addr()?;
+    /// let stream = TcpStream::connect_timeout(address, Duration::from_secs(5)).await?;
+    /// # std::io::Result::Ok(()) }).unwrap().unwrap();
+    /// ```
+    #[track_caller]
+    pub fn connect_timeout(
+        addresses: impl ToAddresses,
+        limit: Duration,
+    ) -> impl Future<Output = io::Result<TcpStream>> {
+        let caller = Location::caller();
+        async move {
+            op::assert_inside("TcpStream::connect_timeout", caller);
+            let deadline = Instant::now() + limit;
+            let late = |what: &dyn fmt::Display| {
+                let text = format!("connecting to {what} took longer than {limit:?}");
+                io::Error::new(io::ErrorKind::TimedOut, text)
+            };
+            let addresses = match timeout_at(deadline, names::resolve(&addresses)).await {
+                Ok(addresses) => addresses?,
+                Err(_) => {
+                    let name = addresses.host().map_or("", |(host, _)| host);
+                    return Err(late(&format_args!("{name:?} (its lookup)")));
+                }
+            };
+            // For the text of an error: the attempts consume the rest.
+            let Some(&first) = addresses.first() else {
+                return attempts::connect_any(addresses).await.map(TcpStream::new);
+            };
+            match timeout_at(deadline, attempts::connect_any(addresses)).await {
+                Ok(connected) => connected.map(TcpStream::new),
+                Err(_) => Err(late(&first)),
             }
         }
-        Err(last)
-    }
-
-    async fn connect_one(address: SocketAddr) -> io::Result<OwnedFd> {
-        let fd = options::stream_socket(&address)?;
-        options::set(fd.raw(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
-        connect(fd, Address::from(address)).await
     }
 
     /// The address of this end.
@@ -134,11 +174,7 @@ impl Stream<Tcp> {
     /// # Errors
     /// What `setsockopt` answers.
     pub fn set_keepalive(&self, idle: Option<Duration>) -> io::Result<()> {
-        if let Some(idle) = idle {
-            let seconds = clamp(usize::try_from(idle.as_secs()).unwrap_or(usize::MAX)).max(1);
-            self.set(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, seconds)?;
-        }
-        self.set(libc::SOL_SOCKET, libc::SO_KEEPALIVE, idle.is_some().into())
+        options::set_keepalive(self.fd.raw(), idle)
     }
 
     /// Has writes of one buffer of `threshold` bytes or more sent without a copy; `None` switches it

@@ -1,6 +1,5 @@
 //! UDP: sockets of datagrams.
 
-mod connect;
 mod message;
 mod options;
 mod receive;

@@ -8,11 +8,12 @@ use std::panic::Location;
 
 use super::receive::{self, Inbound};
 use super::send::{self, Outbound};
-use super::{Message, State, connect};
+use super::{Message, State};
 use crate::buf::{BufResult, IoBuf, IoBufMut};
 use crate::net::ports::{Protocol, Share};
-use crate::net::{Datagram, ToAddresses, options};
+use crate::net::{Datagram, ToAddresses, connect, names, options};
 use crate::op;
+use crate::sys::addr::Address;
 use crate::sys::fd::{Fd, OwnedFd};
 use crate::sys::fork::{self, Forked};
 
@@ -79,7 +80,7 @@ impl UdpSocket {
                 return Err(Forked.into());
             }
             op::assert_inside("UdpSocket::bind", caller);
-            UdpSocket::bind_first(addresses.to_addresses()?).await
+            UdpSocket::bind_first(names::resolve(&addresses).await?).await
         }
     }
 
@@ -131,13 +132,13 @@ impl UdpSocket {
     /// `IORING_OP_CONNECT`, kernel 5.5.
     ///
     /// # Errors
-    /// `InvalidInput` for what is no address; `NetworkUnreachable`; otherwise what the last attempt
+    /// `InvalidInput` for what is no address; those of a lookup; `NetworkUnreachable`; otherwise what the last attempt
     /// came to.
     pub async fn connect(&self, addresses: impl ToAddresses) -> io::Result<()> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is no address");
-        for address in addresses.to_addresses()? {
-            match connect::connect(&self.fd, address).await {
-                Ok(()) => return Ok(()),
+        for address in names::resolve(&addresses).await? {
+            match connect::begin(self.fd.clone(), Address::from(address)).await {
+                Ok(_) => return Ok(()),
                 Err(error) => last = error,
             }
         }
