@@ -126,6 +126,18 @@ pub fn caps() -> io::Result<Vec<Capability>> {
     Ok(ring.caps().list())
 }
 
+/// Closes a number that no core has, on a thread that runs none. A simulated one goes with its world.
+pub(crate) fn close_anywhere(fd: RawFd) {
+    if !is_simulated_number(fd) {
+        let _ = call::perform(Call::Close { fd });
+    }
+}
+
+/// Whether a number is of an invented kernel, and means something else to each of its hosts.
+pub(crate) fn is_simulated_number(fd: RawFd) -> bool {
+    fd >= retired::SIMULATED
+}
+
 /// `user_data` from here on belongs to drivers.
 pub const RESERVED: u64 = u64::MAX - 0xff;
 
@@ -216,6 +228,18 @@ pub enum Call<'a> {
         fd: RawFd,
         /// Where the answer goes.
         status: &'a mut libc::stat,
+    },
+    /// `fcntl(2)`, `F_DUPFD_CLOEXEC`: another number for the same file. A core's driver may be asked
+    /// for a number that another core of the process has open.
+    Duplicate {
+        /// The file.
+        fd: RawFd,
+    },
+    /// The number goes on to another core, or out of the runtime: the driver forgets what it has noted
+    /// of it, and leaves it open.
+    Release {
+        /// The number, which no request names any more.
+        fd: RawFd,
     },
     /// `close(2)`
     Close {

@@ -1,11 +1,12 @@
 //! Accepting: the operation, and the state of a listener that makes losing connections impossible.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use io_uring::{opcode, types};
@@ -14,7 +15,8 @@ use crate::driver::{Cqe, Sqe};
 use crate::net::options;
 use crate::op::{Answers, Multishot, Next, Op};
 use crate::sync::turn::Turns;
-use crate::sys::fd::{Fd, OwnedFd};
+use crate::sys::fd::{Fd, Home, OwnedFd, Tally};
+use crate::sys::guard;
 use crate::time::{Instant, sleep_until};
 
 /// Connections that may wait for `accept`; then the kernel's own backlog is used again.
@@ -33,6 +35,17 @@ pub(super) struct State<S: 'static> {
     /// The multishot accept, from the first `accept` on.
     armed: Cell<Option<Answers<AcceptMany<S>>>>,
     backoff: Cell<Duration>,
+    limit: OnceCell<Limit>,
+}
+
+/// How many connections of a listener may be open.
+struct Limit {
+    most: Cell<usize>,
+    open: Rc<Tally>,
+    /// By which its connections name `open`.
+    number: u16,
+    /// Whoever waits until there are fewer.
+    waiting: Rc<Cell<Option<Waker>>>,
 }
 
 impl<S: 'static> State<S> {
@@ -42,6 +55,59 @@ impl<S: 'static> State<S> {
             turns: Turns::default(),
             armed: Cell::new(None),
             backoff: Cell::new(Duration::ZERO),
+            limit: OnceCell::new(),
+        }
+    }
+
+    /// Accepts no more while so many connections are open. `closed` hears of each that goes.
+    pub(super) fn set_most(
+        &self,
+        home: &Home,
+        most: usize,
+        closed: impl Fn() + 'static,
+    ) -> io::Result<()> {
+        if let Some(limit) = self.limit.get() {
+            limit.most.set(most);
+            limit.waiting.take().into_iter().for_each(guard::wake);
+            return Ok(());
+        }
+        let waiting = Rc::new(Cell::new(None));
+        let wakes: Rc<Cell<Option<Waker>>> = Rc::clone(&waiting);
+        let open = Tally::new(move || {
+            wakes.take().into_iter().for_each(guard::wake);
+            closed();
+        });
+        let number = home.register(&open)?;
+        let limit = Limit { most: Cell::new(most), open, number, waiting };
+        assert!(self.limit.set(limit).is_ok(), "there was none a moment ago");
+        Ok(())
+    }
+
+    /// Connections that are open of those that were accepted since there is a limit.
+    pub(super) fn open(&self) -> usize {
+        self.limit.get().map_or(0, |limit| limit.open.open())
+    }
+
+    fn has_room_beside(&self, coming: usize) -> bool {
+        self.limit.get().is_none_or(|limit| limit.open.open() + coming < limit.most.get())
+    }
+
+    /// Waits until there are fewer connections.
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        match self.limit.get() {
+            Some(limit) if !self.has_room_beside(0) => {
+                let waker = context.waker().clone();
+                guard::discard(limit.waiting.replace(Some(waker)));
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Counts a connection that goes on as a stream of this listener.
+    pub(super) fn count(&self, connection: &OwnedFd) {
+        if let Some(limit) = self.limit.get() {
+            connection.count_for(limit.number);
         }
     }
 
@@ -69,6 +135,23 @@ pub(super) async fn accept<S: 'static>(fd: &Fd<State<S>>) -> io::Result<OwnedFd>
             Ended::Stopped => {}
         }
     }
+}
+
+/// Ends accepting, and gives out the connections that had been accepted and not taken.
+pub(super) async fn stop<S: 'static>(fd: &Fd<State<S>>) -> Vec<OwnedFd> {
+    fd.turns.turn(0).take().await;
+    let accepting = Accepting(fd);
+    let mut connections = Vec::new();
+    while let Some(answers) = fd.armed.take() {
+        // It may have been asked already: then this changes nothing.
+        answers.cancel();
+        fd.armed.set(Some(answers));
+        match poll_fn(|context| accepting.poll_armed(context)).await {
+            Ended::Connection(connection) => connections.push(connection),
+            Ended::Error(_) | Ended::Stopped => {}
+        }
+    }
+    connections
 }
 
 /// Whose fault it is that an accept failed.
@@ -123,16 +206,24 @@ struct Accepting<'a, S: 'static>(&'a Fd<State<S>>);
 impl<S: 'static> Accepting<'_, S> {
     fn poll(&self, context: &mut Context<'_>) -> Poll<Ended> {
         let armed = &self.0.armed;
-        let answers = match armed.take() {
-            Some(answers) => answers,
+        match armed.take() {
+            Some(answers) => armed.set(Some(answers)),
             None => {
+                ready!(self.0.poll_room(context));
                 let accept = AcceptMany { fd: self.0.clone(), parked: VecDeque::new() };
                 match Answers::start(accept, context) {
-                    Ok(answers) => answers,
+                    Ok(answers) => armed.set(Some(answers)),
                     Err(ended) => return Poll::Ready(ended),
                 }
             }
-        };
+        }
+        self.poll_armed(context)
+    }
+
+    /// Takes what the accept has brought, or its end.
+    fn poll_armed(&self, context: &mut Context<'_>) -> Poll<Ended> {
+        let armed = &self.0.armed;
+        let answers = armed.take().expect("the accept was started");
         match answers.poll_in(armed, context) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Next::Item(connection)) => Poll::Ready(Ended::Connection(connection)),
@@ -149,6 +240,9 @@ impl<S: 'static> Drop for Accepting<'_, S> {
 
 /// `IORING_OP_ACCEPT` with `ACCEPT_MULTISHOT`, kernel 5.19. It does not ask for the peer's address:
 /// there is one place for it, and the next connection would overwrite it.
+///
+/// With a limit it accepts one after the other, kernel 5.5: a multishot one would go on until its
+/// cancel, and the limit is exact.
 struct AcceptMany<S: 'static> {
     fd: Fd<State<S>>,
     parked: VecDeque<OwnedFd>,
@@ -164,8 +258,20 @@ enum Ended {
 impl<S: 'static> AcceptMany<S> {
     fn park(&mut self, cqe: Cqe) {
         if cqe.result >= 0 {
-            self.parked.push_back(OwnedFd::new(cqe.result, self.fd.home().clone()));
+            let connection = self.connection(cqe.result);
+            self.parked.push_back(connection);
         }
+    }
+
+    fn connection(&self, raw: i32) -> OwnedFd {
+        let connection = OwnedFd::new(raw, self.fd.home().clone());
+        self.fd.count(&connection);
+        connection
+    }
+
+    /// Whether one more may be accepted beside those that are there and `coming`.
+    fn goes_on(&self, coming: usize) -> bool {
+        self.parked.len() + coming < PARKED_AT_MOST && self.fd.has_room_beside(coming)
     }
 }
 
@@ -174,18 +280,22 @@ unsafe impl<S: 'static> Op for AcceptMany<S> {
     type Output = Ended;
 
     fn prepare(&mut self) -> Sqe {
-        opcode::AcceptMulti::new(types::Fd(self.fd.raw())).flags(libc::SOCK_CLOEXEC).build()
+        let fd = types::Fd(self.fd.raw());
+        if self.fd.limit.get().is_some() {
+            let (address, len) = (std::ptr::null_mut(), std::ptr::null_mut());
+            return opcode::Accept::new(fd, address, len).flags(libc::SOCK_CLOEXEC).build();
+        }
+        opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build()
     }
 
     fn more(&mut self, cqe: Cqe) -> bool {
         self.park(cqe);
-        self.parked.len() < PARKED_AT_MOST
+        self.goes_on(0)
     }
 
     fn again(&mut self, cqe: &Cqe) -> bool {
         // It ended with a connection and without an error, or was interrupted.
-        let goes_on =
-            cqe.result == -libc::EINTR || (cqe.result >= 0 && self.parked.len() < PARKED_AT_MOST);
+        let goes_on = cqe.result == -libc::EINTR || (cqe.result >= 0 && self.goes_on(1));
         if goes_on {
             self.park(*cqe);
         }
@@ -194,7 +304,7 @@ unsafe impl<S: 'static> Op for AcceptMany<S> {
 
     fn complete(self, cqe: Cqe) -> Ended {
         match cqe.result() {
-            Ok(raw) => Ended::Connection(OwnedFd::new(raw as i32, self.fd.home().clone())),
+            Ok(raw) => Ended::Connection(self.connection(raw as i32)),
             Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => Ended::Stopped,
             Err(error) => Ended::Error(error),
         }

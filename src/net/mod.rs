@@ -3,6 +3,7 @@
 mod accept;
 mod addr;
 mod connect;
+mod hand_over;
 mod names;
 mod options;
 mod ports;
@@ -12,7 +13,8 @@ mod udp;
 
 pub use crate::buf::datagram::{Datagram, Ecn};
 pub use addr::ToAddresses;
+pub use hand_over::HandOver;
 pub use names::{LookupError, lookup_host};
 pub use stream::Stream;
-pub use tcp::{Cork, Tcp, TcpListener, TcpSocket, TcpStream};
+pub use tcp::{Accept, Cork, Tcp, TcpListener, TcpSocket, TcpStream};
 pub use udp::{Message, UdpSocket};

@@ -50,6 +50,11 @@ impl<T: Multishot> Answers<T> {
         }
     }
 
+    /// Asks for the end, which comes after all that the operation still brings.
+    pub(crate) fn cancel(&self) {
+        self.ring.cancel(self.id);
+    }
+
     /// Takes what is parked, oldest first, then the end. Until the end the ticket goes to `place`,
     /// also when the waker that is cloned for the wait panics.
     #[inline]

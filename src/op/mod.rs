@@ -28,6 +28,7 @@
 
 mod answers;
 mod in_flight;
+mod parcel;
 mod ring;
 mod submission;
 
@@ -36,6 +37,7 @@ use std::panic::Location;
 use crate::driver::{Cqe, Sqe};
 
 pub(crate) use answers::{Answers, Multishot, Next};
+pub(crate) use parcel::Parcel;
 pub(crate) use ring::{Drained, Limits, Ring, with};
 pub(crate) use submission::{Canceller, Submission};
 

@@ -305,13 +305,6 @@ impl Ring {
         }
     }
 
-    /// Has an operation cancelled with the next lap, if it has not ended.
-    pub(super) fn cancel(&self, id: OpId) {
-        if self.table.get(id).is_some_and(|slot| slot.state() == State::Waiting) {
-            self.table.cancel(id);
-        }
-    }
-
     /// Gives an operation up: it is cancelled with the next lap, and its answer is abandoned.
     pub(super) fn orphan(&self, id: OpId) {
         match self.table.get(id).map(Slot::state) {
@@ -325,6 +318,14 @@ impl Ring {
             }
             None => {}
             Some(state) => unreachable!("a ticket's operation is {state:?}"),
+        }
+    }
+
+    /// Has an operation cancelled with the next lap, if it has not ended; its answers are still for its
+    /// owner.
+    pub(super) fn cancel(&self, id: OpId) {
+        if self.table.get(id).is_some_and(|slot| slot.state() == State::Waiting) {
+            self.table.cancel(id);
         }
     }
 

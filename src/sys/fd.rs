@@ -4,7 +4,7 @@
 //! [`Fd`] that refers to it is gone, and operations in flight hold one: no request can ever reach
 //! a file that was opened later under the same number.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Deref;
@@ -20,11 +20,62 @@ pub(crate) struct Home {
     close: Box<dyn Fn(RawFd) -> io::Result<()>>,
     /// Those who wait to have a descriptor for themselves: few, so not beside each descriptor.
     waiting: Cell<BTreeMap<RawFd, Waker>>,
+    /// What descriptors are counted for; its number is one more than the place.
+    tallies: RefCell<Vec<Rc<Tally>>>,
+}
+
+/// How many descriptors are open of those that are counted together: connections of a listener.
+pub(crate) struct Tally {
+    open: Cell<usize>,
+    closed: Box<dyn Fn()>,
+}
+
+impl Tally {
+    /// `closed` is called whenever one of them has gone.
+    pub(crate) fn new(closed: impl Fn() + 'static) -> Rc<Self> {
+        Rc::new(Tally { open: Cell::new(0), closed: Box::new(closed) })
+    }
+
+    pub(crate) fn open(&self) -> usize {
+        self.open.get()
+    }
 }
 
 impl Home {
     pub(crate) fn new(core: u64, close: impl Fn(RawFd) -> io::Result<()> + 'static) -> Self {
-        Home { core, close: Box::new(close), waiting: Cell::default() }
+        Home { core, close: Box::new(close), waiting: Cell::default(), tallies: RefCell::default() }
+    }
+
+    /// A number for `tally`, by which descriptors name it. It is free again when nobody else has the
+    /// tally and nothing is counted.
+    ///
+    /// # Errors
+    /// When more than 65,535 are in use.
+    pub(crate) fn register(&self, tally: &Rc<Tally>) -> io::Result<u16> {
+        let mut tallies = self.tallies.borrow_mut();
+        let is_free = |tally: &Rc<Tally>| Rc::strong_count(tally) == 1 && tally.open() == 0;
+        let place = tallies.iter().position(is_free).unwrap_or(tallies.len());
+        let too_many = |_| io::Error::other("more than 65,535 listeners of a core have a limit");
+        let number = u16::try_from(place + 1).map_err(too_many)?;
+        // The displaced one is nobody else's, so what it does is never asked for again.
+        match tallies.get_mut(place) {
+            Some(free) => *free = Rc::clone(tally),
+            None => tallies.push(Rc::clone(tally)),
+        }
+        Ok(number)
+    }
+
+    fn tally(&self, number: u16) -> Option<Rc<Tally>> {
+        let place = usize::from(number).checked_sub(1)?;
+        self.tallies.borrow().get(place).cloned()
+    }
+
+    /// One descriptor less.
+    fn uncount(&self, number: u16) {
+        if let Some(tally) = self.tally(number) {
+            tally.open.set(tally.open() - 1);
+            guard::call(|| (tally.closed)());
+        }
     }
 }
 
@@ -33,14 +84,19 @@ pub(crate) struct OwnedFd {
     raw: RawFd,
     /// Somebody waits to be the only one that shares it. Here, because here is room for it.
     awaited: Cell<bool>,
+    /// The number of what it is counted for, or 0. Here for the same reason.
+    tally: Cell<u16>,
     home: Rc<Home>,
 }
+
+// One for each connection.
+const _: () = assert!(size_of::<OwnedFd>() == 16);
 
 impl OwnedFd {
     /// Takes over `raw`, which nobody else may close any more.
     pub(crate) fn new(raw: RawFd, home: Rc<Home>) -> Self {
         assert!(raw >= 0, "{raw} is not a descriptor");
-        OwnedFd { raw, awaited: Cell::new(false), home }
+        OwnedFd { raw, awaited: Cell::new(false), tally: Cell::new(0), home }
     }
 
     pub(crate) fn raw(&self) -> RawFd {
@@ -51,10 +107,29 @@ impl OwnedFd {
         &self.home
     }
 
+    /// Counts it for the tally of this number until it is closed or released.
+    pub(crate) fn count_for(&self, number: u16) {
+        if let Some(tally) = self.home.tally(number) {
+            tally.open.set(tally.open() + 1);
+            self.tally.set(number);
+        }
+    }
+
     /// Closes now, and says what the kernel said.
     pub(crate) fn close(self) -> io::Result<()> {
+        let tally = self.tally.take();
         let (raw, home) = self.into_parts();
-        (home.close)(raw)
+        let result = (home.close)(raw);
+        home.uncount(tally);
+        result
+    }
+
+    /// Gives the number out, which stays open.
+    pub(crate) fn release(self) -> RawFd {
+        let tally = self.tally.take();
+        let (raw, home) = self.into_parts();
+        home.uncount(tally);
+        raw
     }
 
     fn wait(&self, waker: Waker) {
@@ -88,6 +163,9 @@ impl Drop for OwnedFd {
             }
             // A handle that is dropped has nobody left to tell; `close` is there for those who ask.
             let _ = (self.home.close)(self.raw);
+            if self.tally.get() > 0 {
+                self.home.uncount(self.tally.take());
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod fake_root;
 pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod guard;
+pub(crate) mod inherited;
 pub(crate) mod limits;
 pub(crate) mod listeners;
 pub(crate) mod log;

@@ -1,5 +1,6 @@
 //! Behaviour, from outside: one binary, a file per noun.
 
+mod accept_modes;
 mod bad_input;
 mod bind_errors;
 mod blocking;
@@ -13,6 +14,7 @@ mod foreign_loop;
 mod fs;
 mod fuzz_cqe;
 mod gather;
+mod inherited;
 mod io_copy;
 mod io_framed;
 mod io_pipe;

@@ -71,6 +71,15 @@ impl World {
                 }
                 Ok(0)
             }
+            Call::Duplicate { fd } => {
+                let object = self.object(core, fd).ok_or(libc::EBADF)?;
+                self.open_descriptor(core, object)
+            }
+            Call::Release { fd } => {
+                let object = self.object(core, fd).ok_or(libc::EBADF)?;
+                self.assert_unused(core, fd, object);
+                Ok(0)
+            }
             Call::Close { fd } => self.close(core, fd),
         }
     }
@@ -103,23 +112,32 @@ impl World {
             return Err(libc::EBADF);
         };
         let host = self.cores[core].host;
-        let requests = |core: &super::core::Core| {
-            let all = core.queue.iter().chain(core.pending.values());
-            core.host == host
-                && all.into_iter().any(|request| {
-                    // One that was told of names only its memory.
-                    request.object == Some(object) && !request.told
-                })
-        };
-        if self.cores.iter().any(requests) {
-            self.violation(format!("I2: descriptor {fd} was closed while a request names it"));
-        }
+        self.assert_unused(core, fd, object);
         self.hosts[host].fds[(fd - SIMULATED) as usize] = None;
+        if self.hosts[host].fds.contains(&Some(object)) {
+            // It has another number.
+            return Ok(0);
+        }
         if self.sockets.contains_key(&object) {
             self.close_socket(object);
         }
         self.files.remove(&object);
         Ok(0)
+    }
+
+    /// I2: a number that a request names is neither closed nor given away.
+    fn assert_unused(&mut self, core: usize, fd: i32, object: u64) {
+        let host = self.cores[core].host;
+        let names = |request: &super::core::Request| {
+            // One that was told of names only its memory.
+            request.object == Some(object) && request.fields.fd == fd && !request.told
+        };
+        let requests = |core: &super::core::Core| {
+            core.host == host && core.queue.iter().chain(core.pending.values()).any(names)
+        };
+        if self.cores.iter().any(requests) {
+            self.violation(format!("I2: descriptor {fd} was closed while a request names it"));
+        }
     }
 
     fn socket_id(&self, core: usize, fd: i32) -> Result<u64, i32> {

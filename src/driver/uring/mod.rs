@@ -336,7 +336,7 @@ unsafe impl Driver for Uring {
     }
 
     fn call(&mut self, call: Call<'_>) -> io::Result<i32> {
-        if let Call::Close { fd } = call {
+        if let Call::Close { fd } | Call::Release { fd } = call {
             self.fixed.forget(fd, &self.ring);
         }
         call::perform(call)

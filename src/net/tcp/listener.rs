@@ -1,13 +1,17 @@
 //! A listening socket.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::Location;
 use std::path::Path;
+use std::task::Poll;
 
+use super::common::Member;
 use super::stream::TcpStream;
+use crate::driver::Call;
 use crate::net::accept::{self, State};
 use crate::net::ports::{Protocol, Share};
 use crate::net::{ToAddresses, names, options};
@@ -15,7 +19,7 @@ use crate::op;
 use crate::sys::current;
 use crate::sys::fd::{Fd, OwnedFd};
 use crate::sys::fork::{self, Forked};
-use crate::sys::listeners;
+use crate::sys::{inherited, listeners};
 
 /// Connections that the kernel keeps for a listener until they are accepted; `somaxconn` may be less.
 const BACKLOG: i32 = 4096;
@@ -47,6 +51,36 @@ pub(super) enum Claim {
     None,
     /// It is a core's share of one that the cores of a start bind together.
     Share(Share),
+    /// The cores of a start have one socket.
+    Member(Member),
+}
+
+/// How the cores that were started together share a listener's connections.
+///
+/// ```
+/// use quoit::net::{Accept, TcpListener};
+///
+/// # quoit::runtime::run(async {
+/// let listener = TcpListener::bind_with("127.0.0.1:0", Accept::Distributed).await?;
+/// # std::io::Result::Ok(()) }).unwrap().unwrap();
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Accept {
+    /// One socket for each core (`SO_REUSEPORT`): the kernel spreads the connections by a hash of
+    /// their addresses, at no cost, and evenly when there are many. A connection stays with its core,
+    /// however busy that is, and what waits at a core that ends is lost.
+    #[default]
+    PerCore,
+    /// One socket for all cores: whichever is free first accepts, so no connection waits for a busy
+    /// core while another one is idle. Nothing makes it even, and all cores take the same lock in the
+    /// kernel.
+    Shared,
+    /// One core accepts for all, and hands each connection to the core at which the fewest wait, in
+    /// turn where that is equal: even to the last one, also for few connections that live long. A
+    /// connection costs a wake of another core more. When that core's listener goes, another takes
+    /// its place.
+    Distributed,
 }
 
 impl TcpListener {
@@ -75,20 +109,101 @@ impl TcpListener {
                 return Err(Forked.into());
             }
             op::assert_inside("TcpListener::bind", caller);
-            TcpListener::bind_first(names::resolve(&addresses).await?).await
+            TcpListener::bind_first(names::resolve(&addresses).await?, Accept::PerCore).await
         }
     }
 
-    async fn bind_first(addresses: Vec<SocketAddr>) -> io::Result<TcpListener> {
+    /// As [`bind`](Self::bind), and says how the cores that were started together share the
+    /// connections. All of them say the same.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind), and `InvalidInput` if another core has said otherwise.
+    ///
+    /// # Panics
+    /// As [`bind`](Self::bind).
+    #[track_caller]
+    pub fn bind_with(
+        addresses: impl ToAddresses,
+        accept: Accept,
+    ) -> impl Future<Output = io::Result<TcpListener>> {
+        let caller = Location::caller();
+        async move {
+            if fork::forked() {
+                return Err(Forked.into());
+            }
+            op::assert_inside("TcpListener::bind_with", caller);
+            TcpListener::bind_first(names::resolve(&addresses).await?, accept).await
+        }
+    }
+
+    async fn bind_first(addresses: Vec<SocketAddr>, accept: Accept) -> io::Result<TcpListener> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "there is no address to bind");
         for address in addresses {
-            Share::predecessors_left(Protocol::Tcp, address).await;
-            match TcpListener::bind_one(address) {
+            predecessors_left(address).await;
+            let bound = match accept {
+                Accept::PerCore => TcpListener::bind_one(address),
+                Accept::Shared => TcpListener::bind_common(address, false),
+                Accept::Distributed => TcpListener::bind_common(address, true),
+            };
+            match bound {
                 Ok(listener) => return Ok(listener),
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// The listeners that this process has inherited under a name: from a service manager that speaks
+    /// systemd's protocol (`LISTEN_FDS`), or from a predecessor that [hands
+    /// over](crate::net::HandOver). Names are those of `FileDescriptorName=`, or `unknown`.
+    ///
+    /// There may be several of one name: all of them are returned, and all should be accepted from.
+    /// Under [`start_per_core`](crate::runtime::start_per_core) every core calls this and shares each
+    /// of them, as [`Accept::Shared`]. A socket that no core has any more is closed, and found no
+    /// more. They have the options that they came with.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none of this name; `InvalidData` if the environment does not fit what is
+    /// open; `InvalidInput` if one is not a TCP socket that listens; `AddrInUse` if this core has it
+    /// already.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn inherited(name: &str) -> io::Result<Vec<TcpListener>> {
+        if fork::forked() {
+            return Err(Forked.into());
+        }
+        if current::id().is_none() {
+            op::outside("TcpListener::inherited");
+        }
+        let mut listeners = Vec::new();
+        for (index, one) in inherited::all()?.iter_mut().enumerate() {
+            if one.name != name {
+                continue;
+            }
+            if let Some((fd, member)) = Member::join_inherited(index, &mut one.fd)? {
+                listeners.push(TcpListener::new(fd, Claim::Member(member)));
+            }
+        }
+        if listeners.is_empty() {
+            let text = format!("this process has inherited no listener called {name:?}");
+            return Err(io::Error::new(io::ErrorKind::NotFound, text));
+        }
+        Ok(listeners)
+    }
+
+    fn bind_common(address: SocketAddr, distributed: bool) -> io::Result<TcpListener> {
+        let bind = || {
+            let fd = options::only(bound(address, false)?);
+            let (raw, backlog) = (fd.raw(), BACKLOG);
+            options::ring("listen", |ring| ring.call(Call::Listen { fd: raw, backlog }))?;
+            warn_of_a_short_backlog();
+            let fd = Fd::new(fd, ());
+            let address = options::local_address(&fd)?;
+            Ok((options::only(fd), address))
+        };
+        let (fd, member) = Member::join(address, distributed, bind)?;
+        Ok(TcpListener::new(fd, Claim::Member(member)))
     }
 
     fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
@@ -104,9 +219,7 @@ impl TcpListener {
             let fd = bound(address, true)?;
             let backlog = BACKLOG;
             let raw = fd.raw();
-            options::ring("listen", |ring| {
-                ring.call(crate::driver::Call::Listen { fd: raw, backlog })
-            })?;
+            options::ring("listen", |ring| ring.call(Call::Listen { fd: raw, backlog }))?;
             Ok((fd, address))
         })?;
         if is_first {
@@ -127,12 +240,57 @@ impl TcpListener {
     /// What makes the listener useless; it is not worth another try.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
-            let stream = TcpStream::new(accept::accept(&self.fd).await?);
+            let accepted = match &self.fd.family {
+                Claim::Member(member) if member.is_distributed() => member.next(&self.fd).await,
+                _ => accept::accept(&self.fd).await,
+            };
+            let stream = TcpStream::new(accepted?);
             // The peer may be gone already; that is no fault of the listener.
             if let Ok(peer) = stream.peer_addr() {
                 return Ok((stream, peer));
             }
         }
+    }
+
+    /// Accepts no more while `count` connections of this listener are open on this core; the kernel's
+    /// backlog holds the others, until one is closed.
+    ///
+    /// It counts connections that are accepted from now on, those included that wait for
+    /// [`accept`](Self::accept), and is exact when it is set before the first `accept`. It is a
+    /// core's own: under [`start_per_core`](crate::runtime::start_per_core) each core has so many.
+    /// With [`Accept::Distributed`] some 256 more may have been accepted and wait for a core with
+    /// room. Each connection is then accepted by a request of its own.
+    ///
+    /// # Errors
+    /// When 65,535 listeners of the core have a limit already.
+    ///
+    /// # Panics
+    /// If `count` is 0.
+    ///
+    /// ```
+    /// use quoit::net::TcpListener;
+    ///
+    /// # quoit::runtime::run(async {
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// listener.set_max_connections(10_000)?;
+    /// assert_eq!(listener.connections(), 0);
+    /// # std::io::Result::Ok(()) }).unwrap().unwrap();
+    /// ```
+    pub fn set_max_connections(&self, count: usize) -> io::Result<()> {
+        assert!(count > 0, "set_max_connections(0): drop the listener to accept nothing");
+        match &self.fd.family {
+            Claim::Member(member) if member.is_distributed() => {
+                self.fd.set_most(self.fd.home(), count, member.limit(count))
+            }
+            _ => self.fd.set_most(self.fd.home(), count, || ()),
+        }
+    }
+
+    /// Connections that are open of those that were accepted here since there is a limit. The last one
+    /// that waits for [`accept`](Self::accept) may be missing.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.fd.open()
     }
 
     /// The address that is listened on.
@@ -141,6 +299,28 @@ impl TcpListener {
     /// What `getsockname` answers.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         options::local_address(&self.fd)
+    }
+
+    /// Stops accepting, and gives out the connections that had been accepted and not taken: so none is
+    /// lost that the kernel has given away.
+    ///
+    /// What waits in the kernel's backlog is for whoever else has the socket: a successor to whom it
+    /// was [handed over](crate::net::HandOver), or the cores that share it. If nobody has, those
+    /// connections are reset.
+    ///
+    /// # Errors
+    /// What `close` answers.
+    pub async fn finish(self) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
+        let accepted = match &self.fd.family {
+            Claim::Member(member) if member.is_distributed() => member.finish().await,
+            _ => accept::stop(&self.fd).await,
+        };
+        let streams = accepted.into_iter().map(TcpStream::new);
+        // A peer that has gone already needs no service.
+        let streams = streams.filter_map(|stream| Some((stream.peer_addr().ok()?, stream)));
+        let streams = streams.map(|(peer, stream)| (stream, peer)).collect();
+        self.close().await?;
+        Ok(streams)
     }
 
     /// Stops listening, and waits until the address is free.
@@ -172,6 +352,21 @@ fn warn_of_a_short_backlog() {
     }
 }
 
+/// Waits for the sockets of listeners that were dropped here on the same address: each is closed
+/// when its accept has been cancelled, a lap later.
+async fn predecessors_left(address: SocketAddr) {
+    Share::predecessors_left(Protocol::Tcp, address).await;
+    poll_fn(|context| {
+        let core = current::id().unwrap_or_else(|| op::outside("TcpListener::bind"));
+        if !Member::is_leaving(core, address) {
+            return Poll::Ready(());
+        }
+        options::ring("bind", |ring| ring.wake_on_close(context.waker()));
+        Poll::Pending
+    })
+    .await;
+}
+
 /// A socket that is bound, and does not listen yet.
 fn bound(address: SocketAddr, shared: bool) -> io::Result<Fd> {
     let fd = options::stream_socket(&address)?;
@@ -192,8 +387,10 @@ impl AsFd for TcpListener {
 
 impl Drop for TcpListener {
     fn drop(&mut self) {
-        if let Claim::Share(share) = &self.fd.family {
-            share.retire();
+        match &self.fd.family {
+            Claim::Share(share) => share.retire(),
+            Claim::Member(member) => member.retire(),
+            Claim::None => {}
         }
         self.fd.disarm();
     }

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod close;
+mod common;
 mod connect;
 mod cork;
 mod listener;
@@ -9,6 +10,6 @@ mod socket;
 mod stream;
 
 pub use cork::Cork;
-pub use listener::TcpListener;
+pub use listener::{Accept, TcpListener};
 pub use socket::TcpSocket;
 pub use stream::{Tcp, TcpStream};
