@@ -16,5 +16,5 @@ pub use addr::ToAddresses;
 pub use hand_over::HandOver;
 pub use names::{LookupError, lookup_host};
 pub use stream::Stream;
-pub use tcp::{Accept, Cork, Tcp, TcpListener, TcpSocket, TcpStream};
+pub use tcp::{Accept, Cork, Detached, Tcp, TcpListener, TcpSocket, TcpStream};
 pub use udp::{Message, UdpSocket};

@@ -14,6 +14,7 @@ mod foreign_loop;
 mod fs;
 mod fuzz_cqe;
 mod gather;
+mod hand_off;
 mod inherited;
 mod io_copy;
 mod io_framed;

@@ -38,7 +38,11 @@ pub struct Stream<F> {
 
 impl<F> Stream<F> {
     pub(in crate::net) fn new(fd: OwnedFd) -> Self {
-        Stream { fd: Fd::new(fd, State::default()), family: PhantomData }
+        Stream::resumed(Fd::new(fd, State::default()))
+    }
+
+    pub(in crate::net) fn resumed(fd: Fd<State>) -> Self {
+        Stream { fd, family: PhantomData }
     }
 
     /// The next bytes that arrive, at most 4 KiB, in a buffer of the core's pool; `None` is the end.

@@ -38,6 +38,14 @@ struct Rare {
 const _: () = assert!(size_of::<State>() <= 40);
 
 impl State {
+    /// That of a stream that was another core's: what it has not read, and how much it has sent.
+    pub(super) fn resumed(unread: &[u8], sent: u64) -> Self {
+        let state = State::default();
+        state.give_back(unread);
+        state.outbound.resume(sent);
+        state
+    }
+
     #[inline]
     fn reading(&self) -> Turn<'_, 2, Rare> {
         self.turns.turn(0)

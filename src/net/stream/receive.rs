@@ -59,7 +59,7 @@ impl State {
     }
 
     /// Keeps bytes for the next read, before all that is unread.
-    fn give_back(&self, bytes: &[u8]) {
+    pub(super) fn give_back(&self, bytes: &[u8]) {
         for piece in bytes.rchunks(pool::SIZE) {
             self.return_unread(PooledBuf::copied(piece));
         }
@@ -240,6 +240,34 @@ pub(in crate::net) fn unread(fd: &Fd<State>, bytes: PooledBuf) {
     if !bytes.is_empty() {
         fd.return_unread(bytes);
     }
+}
+
+/// Ends receiving, and gives out what has arrived and was not read.
+///
+/// # Errors
+/// What the last receive answered: the connection is broken.
+pub(in crate::net) async fn stop(fd: &Fd<State>) -> io::Result<Vec<u8>> {
+    // A read that was dropped has the turn until it has given back what it got.
+    let reading = Reading::take(fd).await;
+    let inbound = reading.inbound();
+    let mut outcome = Ok(());
+    while let Some(answers) = inbound.armed.take() {
+        // It may have been asked already: then this changes nothing.
+        answers.cancel();
+        inbound.armed.set(Some(answers));
+        match poll_fn(|context| inbound.poll_armed(context)).await {
+            Ended::Bytes(bytes) => fd.push_unread(bytes),
+            Ended::Error(error) => outcome = Err(error),
+            // The end of the stream is there to be read once more.
+            Ended::Eof | Ended::Stopped | Ended::Starved => {}
+        }
+    }
+    let unread = std::iter::from_fn(|| fd.pop_unread());
+    let bytes = unread.fold(Vec::new(), |mut bytes, piece| {
+        bytes.extend_from_slice(&piece);
+        bytes
+    });
+    outcome.map(|()| bytes)
 }
 
 /// Reads into `buf`: what has arrived, or, if `all`, until it is full.

@@ -38,6 +38,16 @@ impl Outbound {
     pub(in crate::net) fn sent(&self) -> u64 {
         self.sent.get()
     }
+
+    pub(super) fn resume(&self, sent: u64) {
+        self.sent.set(sent);
+    }
+}
+
+/// Waits until nothing is being sent any more: a write that was dropped may have been.
+pub(in crate::net) async fn stop(fd: &Fd<State>) {
+    fd.writing().take().await;
+    drop(Writing(fd.clone()));
 }
 
 /// The turn to send.
