@@ -13,6 +13,9 @@ use super::facts::effective_capabilities;
 const MOST_BYTES: u64 = 1 << 20;
 /// Descriptors of other processes that are looked at before the search is given up, some 10 ms.
 const MOST_LINKS: usize = 8_192;
+/// Of one process: who listens does so early, and one with thousands of connections is no reason to
+/// look at nobody else.
+const MOST_OF_ONE: usize = 512;
 
 /// A socket that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +116,7 @@ fn find_process(inode: u64, root: &Path) -> Option<Process> {
     });
     let id = this.into_iter().chain(others).find(|id| {
         let directory = fs::read_dir(proc.join(id.to_string()).join("fd"));
-        directory.into_iter().flatten().flatten().any(|entry| {
+        directory.into_iter().flatten().flatten().take(MOST_OF_ONE).any(|entry| {
             links_left = links_left.saturating_sub(1);
             links_left > 0 && fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == &*link)
         })
