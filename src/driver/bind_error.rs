@@ -36,7 +36,11 @@ fn explain_below(
         Some(libc::EADDRNOTAVAIL) => ("EADDRNOTAVAIL", nobody_has(address)),
         _ => return answer,
     };
-    let text = format!("{call} {address} gave {name}: {cause}");
+    explained(format!("{call} {address} gave {name}: {cause}"), answer)
+}
+
+/// What the system answered, in the words of `text`.
+pub(super) fn explained(text: String, answer: io::Error) -> io::Error {
     io::Error::new(answer.kind(), BindError { text, answer })
 }
 

@@ -2,10 +2,13 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
 
-use crate::driver::{Call, bind_error};
+use crate::driver::{Call, bind_error, bind_error_unix};
 use crate::sys::addr::Address;
 use crate::sys::listeners::Kind;
+use crate::sys::unix_addr::UnixAddress;
+use crate::sys::unix_file;
 
 /// Performs `call` on the real kernel.
 pub(crate) fn perform(call: Call<'_>) -> io::Result<i32> {
@@ -13,6 +16,11 @@ pub(crate) fn perform(call: Call<'_>) -> io::Result<i32> {
         Call::Socket { domain, kind, protocol } => {
             // SAFETY: the call takes no pointers.
             unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) }
+        }
+        Call::SocketPair { domain, kind, pair } => {
+            let place = pair.as_mut_ptr();
+            // SAFETY: `pair` is a place for two descriptors.
+            unsafe { libc::socketpair(domain, kind | libc::SOCK_CLOEXEC, 0, place) }
         }
         Call::Bind { fd, address } => {
             // SAFETY: `address` is readable for its length.
@@ -59,6 +67,18 @@ pub(crate) fn perform(call: Call<'_>) -> io::Result<i32> {
             // SAFETY: the call takes no pointers.
             unsafe { libc::shutdown(fd, how) }
         }
+        Call::SocketFile { address, file } => {
+            *file = unix_file::identify(&path(address)?)?;
+            0
+        }
+        Call::RemoveSocketFile { address, file } => {
+            let path = path(address)?;
+            let removed = match file {
+                Some(file) => unix_file::remove(&path, file),
+                None => unix_file::remove_stale(&path),
+            };
+            i32::from(removed?)
+        }
         Call::Status { fd, status } => {
             // SAFETY: `status` is a place for the answer.
             unsafe { libc::fstat(fd, status) }
@@ -80,6 +100,9 @@ pub(crate) fn perform(call: Call<'_>) -> io::Result<i32> {
 #[cold]
 fn not_bound(fd: RawFd, address: &[u8]) -> io::Error {
     let answer = io::Error::last_os_error();
+    if let Some(address) = UnixAddress::of_bytes(address) {
+        return bind_error_unix::explain(&address, answer);
+    }
     let mut kind = [0; 4];
     let (level, name, value) = (libc::SOL_SOCKET, libc::SO_TYPE, &mut kind[..]);
     let asked = perform(Call::GetOption { fd, level, name, value });
@@ -89,6 +112,12 @@ fn not_bound(fd: RawFd, address: &[u8]) -> io::Error {
         Ok(address) => bind_error::explain("bind", kind, address, answer),
         Err(_) => answer,
     }
+}
+
+fn path(address: &[u8]) -> io::Result<PathBuf> {
+    let address = UnixAddress::of_bytes(address);
+    let path = address.as_ref().and_then(UnixAddress::path).map(Path::to_path_buf);
+    path.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 #[cold]

@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 
 pub(crate) mod bind_error;
+mod bind_error_unix;
 mod call;
 pub(crate) mod caps;
 mod epoll;
@@ -165,6 +166,15 @@ pub enum Call<'a> {
         /// `IPPROTO_*`
         protocol: i32,
     },
+    /// `socketpair(2)`, close-on-exec.
+    SocketPair {
+        /// `AF_*`
+        domain: i32,
+        /// `SOCK_*`
+        kind: i32,
+        /// Where the two descriptors go.
+        pair: &'a mut [RawFd; 2],
+    },
     /// `bind(2)`
     Bind {
         /// The socket.
@@ -221,6 +231,21 @@ pub enum Call<'a> {
         fd: RawFd,
         /// `SHUT_*`
         how: i32,
+    },
+    /// Which file the path of a Unix socket leads to (`lstat(2)`).
+    SocketFile {
+        /// The address in the kernel's form.
+        address: &'a [u8],
+        /// Where its device and inode go.
+        file: &'a mut (u64, u64),
+    },
+    /// Removes the file of a Unix socket; answers 1 if it did and 0 if it may not. `EAGAIN` while
+    /// somebody else is about to.
+    RemoveSocketFile {
+        /// The address in the kernel's form.
+        address: &'a [u8],
+        /// Only if it is this one; or, if none is named, only if no socket is bound to it any more.
+        file: Option<(u64, u64)>,
     },
     /// `fstat(2)`
     Status {

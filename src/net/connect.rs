@@ -5,8 +5,15 @@ use std::io;
 use io_uring::{opcode, types};
 
 use crate::driver::{Cqe, Sqe};
+use crate::net::options;
 use crate::op::{Op, Submission};
-use crate::sys::fd::Fd;
+use crate::sys::fd::{Fd, OwnedFd};
+
+/// Connects a socket of which this is the only share, and gives it back. It is closed if that fails,
+/// or if the future is dropped.
+pub(super) async fn connect<A: AsRef<[u8]> + 'static>(fd: OwnedFd, to: A) -> io::Result<OwnedFd> {
+    begin(Fd::new(fd, ()), to).await.map(options::only)
+}
 
 /// Connects a socket, and gives it back. Its share is dropped if that fails, or with the ticket.
 pub(super) fn begin<S: 'static, A: AsRef<[u8]> + 'static>(

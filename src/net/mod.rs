@@ -10,6 +10,7 @@ mod ports;
 mod stream;
 mod tcp;
 mod udp;
+mod unix;
 
 pub use crate::buf::datagram::{Datagram, Ecn};
 pub use addr::ToAddresses;
@@ -18,3 +19,7 @@ pub use names::{LookupError, lookup_host};
 pub use stream::Stream;
 pub use tcp::{Accept, Cork, Detached, Tcp, TcpListener, TcpSocket, TcpStream};
 pub use udp::{Message, UdpSocket};
+pub use unix::{
+    MessageTruncated, UCred, Unix, UnixDatagram, UnixListener, UnixListenerOptions, UnixSeqpacket,
+    UnixSeqpacketListener, UnixStream,
+};

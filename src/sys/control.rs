@@ -1,4 +1,4 @@
-//! Control messages: what goes along with a datagram and is none of its bytes.
+//! Control messages: what goes along with a message and is none of its bytes.
 //!
 //! The layout is the kernel's `cmsghdr`: a length, as wide as a pointer, a level and a kind; then the
 //! value, filled up to the width of a pointer.
@@ -21,6 +21,21 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (i32, i32, &[u8
         bytes = bytes.get(len.next_multiple_of(WORD)..).unwrap_or_default();
         Some((level, kind, value))
     })
+}
+
+/// Begins a control message at the start of `place`, whose value will be `len` bytes. Returns the
+/// place of the value.
+///
+/// # Panics
+/// If there is no room for it.
+pub(crate) fn begin(place: &mut [u8], level: i32, kind: i32, len: usize) -> &mut [u8] {
+    let place = &mut place[..space(len)];
+    place.fill(0);
+    let (header, value) = place.split_at_mut(HEADER);
+    header[..WORD].copy_from_slice(&(HEADER + len).to_ne_bytes());
+    header[WORD..WORD + 4].copy_from_slice(&level.to_ne_bytes());
+    header[WORD + 4..].copy_from_slice(&kind.to_ne_bytes());
+    &mut value[..len]
 }
 
 /// Room for what can go along with a datagram that is sent: an address of either family, an ECN mark
@@ -49,13 +64,8 @@ impl Control {
     /// # Panics
     /// If there is no room for it.
     pub(crate) fn push(&mut self, level: i32, kind: i32, value: &[u8]) {
-        let place = &mut self.bytes[self.len..self.len + space(value.len())];
-        place.fill(0);
-        place[..WORD].copy_from_slice(&(HEADER + value.len()).to_ne_bytes());
-        place[WORD..WORD + 4].copy_from_slice(&level.to_ne_bytes());
-        place[WORD + 4..HEADER].copy_from_slice(&kind.to_ne_bytes());
-        place[HEADER..HEADER + value.len()].copy_from_slice(value);
-        self.len += place.len();
+        begin(&mut self.bytes[self.len..], level, kind, value.len()).copy_from_slice(value);
+        self.len += space(value.len());
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {

@@ -132,6 +132,13 @@ impl OwnedFd {
         raw
     }
 
+    /// Gives it out of the runtime: from now on nobody here knows of it.
+    pub(crate) fn into_std(self) -> std::os::fd::OwnedFd {
+        let (raw, _) = self.into_parts();
+        // SAFETY: it is open, and nobody else closes it: that was this value's to do.
+        unsafe { std::os::fd::FromRawFd::from_raw_fd(raw) }
+    }
+
     fn wait(&self, waker: Waker) {
         self.awaited.set(true);
         let mut waiting = self.home.waiting.take();

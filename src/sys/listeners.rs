@@ -104,7 +104,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 /// The process that has the socket `inode`: this one, or else the first that is found.
-fn find_process(inode: u64, root: &Path) -> Option<Process> {
+pub(super) fn find_process(inode: u64, root: &Path) -> Option<Process> {
     let link = format!("socket:[{inode}]");
     let mut links_left = MOST_LINKS;
     let proc = root.join("proc");

@@ -6,6 +6,7 @@ pub(crate) mod clock;
 pub(crate) mod control;
 pub(crate) mod cpus;
 pub(crate) mod current;
+pub(crate) mod envelope;
 pub(crate) mod facts;
 #[cfg(test)]
 pub(crate) mod fake_root;
@@ -17,5 +18,8 @@ pub(crate) mod limits;
 pub(crate) mod listeners;
 pub(crate) mod log;
 pub(crate) mod names;
+pub(crate) mod rights;
 pub(crate) mod signals;
 pub(crate) mod status;
+pub(crate) mod unix_addr;
+pub(crate) mod unix_file;

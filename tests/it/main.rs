@@ -41,6 +41,8 @@ mod tcp;
 mod threads;
 mod time;
 mod udp;
+mod unix;
+mod unix_fds;
 mod waiting;
 mod words;
 mod zero_copy;

@@ -135,6 +135,25 @@ fn receive(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
     }
 }
 
+/// Receives bytes, and what comes with them. A try that fails leaves the message as it is.
+fn receive_message(asked: &Asked, descriptor: &mut Descriptor) -> Attempt {
+    let flags = asked.op_flags as i32 & !libc::MSG_WAITALL | libc::MSG_DONTWAIT;
+    let message = asked.addr as *mut libc::msghdr;
+    // SAFETY: I1, I2: the message, and what it points at, is the request's until its last answer.
+    match uninterrupted(|| unsafe { libc::recvmsg(asked.fd, message, flags) }) {
+        Ok(received) => Attempt::Last(received as i32, 0),
+        Err(libc::EAGAIN) if has_ended(asked.fd, descriptor) => Attempt::Last(0, 0),
+        Err(libc::EAGAIN) => would_wait(asked, descriptor, Side::Read),
+        Err(errno) => Attempt::error(errno),
+    }
+}
+
+/// Whether a socket for datagrams was shut down: only a call that waits is told that this is the end.
+fn has_ended(fd: i32, descriptor: &Descriptor) -> bool {
+    let may_have = !descriptor.is(fact::WATCHED) || descriptor.is(fact::ENDING);
+    may_have && ready(fd, libc::POLLRDHUP) & libc::POLLRDHUP != 0
+}
+
 /// Receives into the next buffer on offer, which is picked only if there are bytes to put into it.
 #[inline]
 fn receive_into_any(
@@ -188,18 +207,6 @@ fn receive_message_into_any(
     }
 }
 
-/// Receives one message where its header says.
-fn receive_message(asked: &Asked, descriptor: &mut Descriptor) -> Attempt {
-    let flags = asked.op_flags as i32 | libc::MSG_DONTWAIT;
-    let header = asked.addr as *mut libc::msghdr;
-    // SAFETY: I1, I2: the header, and what it leads to, are the request's until its last answer.
-    match uninterrupted(|| unsafe { libc::recvmsg(asked.fd, header, flags) }) {
-        Ok(received) => Attempt::Last(received as i32, 0),
-        Err(libc::EAGAIN) => would_wait(asked, descriptor, Side::Read),
-        Err(errno) => Attempt::error(errno),
-    }
-}
-
 /// What the sends have in common: with `MSG_WAITALL` they go on until everything is sent.
 #[inline]
 fn sent(
@@ -247,7 +254,7 @@ fn send_message(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
     // SAFETY: I2: the message has so many iovecs.
     let iovecs = unsafe { file::iovecs(message.msg_iov as u64, message.msg_iovlen) };
     let len = file::total(iovecs).min(MOST);
-    sent(request, descriptor, len, |done, flags| {
+    let attempt = sent(request, descriptor, len, |done, flags| {
         if done == 0 {
             // SAFETY: I1, I2: what the message points at is the request's until its last answer.
             return unsafe { libc::sendmsg(fd, &raw const message, flags) };
@@ -261,7 +268,20 @@ fn send_message(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
         message.msg_controllen = 0;
         // SAFETY: as above; the rest lives until the call returns.
         unsafe { libc::sendmsg(fd, &raw const message, flags) }
-    })
+    });
+    let has_to_wait = attempt == Attempt::Wait || attempt == Attempt::error(libc::EAGAIN);
+    if has_to_wait && names_a_unix_socket(&message) {
+        // The queue of that peer is full, and no event says when it is not. Others' may have room.
+        descriptor.set(fact::WRITABLE);
+        return if attempt == Attempt::Wait { Attempt::Block } else { attempt };
+    }
+    attempt
+}
+
+fn names_a_unix_socket(message: &libc::msghdr) -> bool {
+    let family = message.msg_name.cast::<libc::sa_family_t>();
+    // SAFETY: I1, I2: the address is the request's until its last answer, and begins with its family.
+    !family.is_null() && i32::from(unsafe { family.read() }) == libc::AF_UNIX
 }
 
 /// Accepts one connection. There is no flag that tells the call not to wait, and asking beforehand

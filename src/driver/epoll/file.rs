@@ -223,6 +223,11 @@ impl Call {
                 // SAFETY: the call takes no pointers.
                 unsafe { libc::fsync(fd) as isize }
             }
+            opcode::SendMsg::CODE => {
+                let flags = asked.op_flags as i32 | libc::MSG_NOSIGNAL;
+                // SAFETY: I1, I2: the message is the request's until its last answer.
+                unsafe { libc::sendmsg(fd, start as *const libc::msghdr, flags) }
+            }
             opcode::Connect::CODE => {
                 // SAFETY: I1, I2: the address is the request's until its last answer.
                 unsafe { libc::connect(fd, start as *const _, asked.off as _) as isize }

@@ -178,6 +178,17 @@ unsafe impl Driver for Epoll {
                     descriptor.clear(fact::TCP);
                 }
             }
+            Call::SocketPair { domain, kind, pair } => {
+                call::perform(Call::SocketPair { domain, kind, pair: &mut *pair })?;
+                pair.iter().for_each(|fd| self.opened(*fd, false));
+                return Ok(0);
+            }
+            Call::Duplicate { fd } => {
+                let is_tcp = self.descriptors.entry(fd).is_some_and(|it| it.is(fact::TCP));
+                let fd = call::perform(call)?;
+                self.opened(fd, is_tcp);
+                return Ok(fd);
+            }
             Call::Socket { domain, kind, protocol } => {
                 let fd = call::perform(call)?;
                 let is_stream = kind & 0xf == libc::SOCK_STREAM;

@@ -10,6 +10,7 @@ use super::world::World;
 use crate::driver::Call;
 use crate::driver::retired::SIMULATED;
 use crate::sys::addr::Address;
+use crate::sys::unix_addr::UnixAddress;
 
 /// As many connections wait for a listener, whatever it asks for (`somaxconn`).
 const MOST_WAITING: i32 = 128;
@@ -26,11 +27,26 @@ impl World {
             Call::Socket { domain, kind, protocol } => {
                 self.open_socket(core, domain, kind, protocol)
             }
+            Call::SocketPair { domain: libc::AF_UNIX, kind, pair } => {
+                self.socket_pair(core, kind, pair)
+            }
+            Call::SocketPair { .. } => Err(libc::EOPNOTSUPP),
+            Call::SocketFile { address, file } => {
+                *file = self.socket_file(core, address)?;
+                Ok(0)
+            }
+            Call::RemoveSocketFile { address, file } => {
+                self.remove_socket_file(core, address, file)
+            }
             Call::Bind { fd, address } => self.bind(core, fd, address),
             Call::Listen { fd, backlog } => self.listen(core, fd, backlog),
             Call::SetOption { fd, level, name, value } => {
                 let socket = self.socket_of(core, fd)?;
                 set_option(socket, level, name, value)
+            }
+            Call::GetOption { fd, level: libc::SOL_SOCKET, name: libc::SO_PEERCRED, value } => {
+                let host = self.socket_of(core, fd)?.host;
+                Ok(write_credentials(host, value))
             }
             Call::GetOption { fd, level, name, value } => {
                 let socket = self.socket_of(core, fd)?;
@@ -46,11 +62,17 @@ impl World {
             }
             Call::LocalAddress { fd, address } => {
                 let socket = self.socket_of(core, fd)?;
+                if let Some((name, _)) = socket.unix_names() {
+                    return Ok(write_bytes(name, address));
+                }
                 let unbound = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
                 Ok(write_address(socket.local.unwrap_or(unbound), address))
             }
             Call::PeerAddress { fd, address } => {
                 let socket = self.socket_of(core, fd)?;
+                if let Some((_, peer)) = socket.unix_names() {
+                    return peer.map(|peer| write_bytes(peer, address)).ok_or(libc::ENOTCONN);
+                }
                 let is_connected = socket.state == State::Connected || socket.mailbox.is_some();
                 let peer = socket.peer.filter(|_| is_connected);
                 peer.map(|peer| write_address(peer, address)).ok_or(libc::ENOTCONN)
@@ -113,7 +135,7 @@ impl World {
         };
         let host = self.cores[core].host;
         self.assert_unused(core, fd, object);
-        self.hosts[host].fds[(fd - SIMULATED) as usize] = None;
+        self.forget_descriptor(core, fd);
         if self.hosts[host].fds.contains(&Some(object)) {
             // It has another number.
             return Ok(0);
@@ -140,6 +162,10 @@ impl World {
         }
     }
 
+    pub(super) fn forget_descriptor(&mut self, core: usize, fd: i32) {
+        self.hosts[self.cores[core].host].fds[(fd - SIMULATED) as usize] = None;
+    }
+
     fn socket_id(&self, core: usize, fd: i32) -> Result<u64, i32> {
         let object = self.object(core, fd).ok_or(libc::EBADF)?;
         if self.sockets.contains_key(&object) { Ok(object) } else { Err(libc::ENOTSOCK) }
@@ -153,6 +179,10 @@ impl World {
     // ---- Sockets ----
 
     fn open_socket(&mut self, core: usize, domain: i32, kind: i32, protocol: i32) -> Answer {
+        if domain == libc::AF_UNIX {
+            let socket = self.new_unix_socket(self.cores[core].host, kind)?;
+            return self.open_new(core, socket);
+        }
         let is_internet = matches!(domain, libc::AF_INET | libc::AF_INET6);
         let kind = kind & !libc::SOCK_CLOEXEC;
         let is_ours = match kind {
@@ -164,6 +194,10 @@ impl World {
             return Err(libc::EAFNOSUPPORT);
         }
         let socket = self.new_socket(self.cores[core].host, kind == libc::SOCK_DGRAM);
+        self.open_new(core, socket)
+    }
+
+    fn open_new(&mut self, core: usize, socket: u64) -> Answer {
         let opened = self.open_descriptor(core, socket);
         if opened.is_err() {
             self.sockets.remove(&socket);
@@ -172,6 +206,11 @@ impl World {
     }
 
     fn bind(&mut self, core: usize, fd: i32, address: &[u8]) -> Answer {
+        let id = self.socket_id(core, fd)?;
+        if self.sockets[&id].unix.is_some() {
+            let address = UnixAddress::of_bytes(address).ok_or(libc::EINVAL)?;
+            return self.bind_unix(id, address);
+        }
         let address = memory::parse(address).ok_or(libc::EAFNOSUPPORT)?;
         let (id, host) = (self.socket_id(core, fd)?, self.cores[core].host);
         if self.sockets[&id].local.is_some() {
@@ -209,6 +248,10 @@ impl World {
     fn listen(&mut self, core: usize, fd: i32, backlog: i32) -> Answer {
         let (id, host) = (self.socket_id(core, fd)?, self.cores[core].host);
         let socket = &self.sockets[&id];
+        if socket.unix.is_some() {
+            let backlog = backlog.clamp(0, MOST_WAITING) as usize + 1;
+            return self.listen_unix(id, backlog);
+        }
         if socket.mailbox.is_some() {
             return Err(libc::EOPNOTSUPP);
         }
@@ -276,9 +319,17 @@ fn set_option(socket: &mut Socket, level: i32, name: i32, value: &[u8]) -> Answe
     Ok(0)
 }
 
+/// Each host is a process of its own, and of the same user.
+fn write_credentials(host: usize, place: &mut [u8]) -> i32 {
+    let numbers = [host as u32 + 1, 1000, 1000].map(u32::to_ne_bytes);
+    write_bytes(numbers.as_flattened(), place)
+}
+
 fn write_address(from: SocketAddr, place: &mut [u8]) -> i32 {
-    let address = Address::from(from);
-    let bytes = address.as_bytes();
+    write_bytes(Address::from(from).as_bytes(), place)
+}
+
+fn write_bytes(bytes: &[u8], place: &mut [u8]) -> i32 {
     let len = bytes.len().min(place.len());
     place[..len].copy_from_slice(&bytes[..len]);
     bytes.len() as i32

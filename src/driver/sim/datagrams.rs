@@ -323,7 +323,7 @@ impl World {
         mailbox.used -= datagram.payload.len() + RECORD;
         let control = socket.control_of(&datagram);
         Ok(Some(Received {
-            name: Address::from(datagram.from),
+            name: Address::from(datagram.from).as_bytes().to_vec(),
             control,
             payload: datagram.payload,
         }))

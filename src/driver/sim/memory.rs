@@ -113,8 +113,13 @@ pub(super) fn deadline(address: u64) -> u64 {
 
 /// The address that a connect points at.
 pub(super) fn address(fields: &Fields) -> Option<SocketAddr> {
+    parse(&address_bytes(fields))
+}
+
+/// The address that a connect points at, in the kernel's form.
+pub(super) fn address_bytes(fields: &Fields) -> Vec<u8> {
     let region = Region { start: fields.addr, len: fields.off as usize };
-    parse(&gather(&[region], 0, region.len))
+    gather(&[region], 0, region.len)
 }
 
 /// An address in the kernel's form.
@@ -126,9 +131,10 @@ pub(super) fn parse(bytes: &[u8]) -> Option<SocketAddr> {
     Address::read(fill).ok()
 }
 
-/// A message that goes to a program: who sent it, what comes with it, and its bytes.
+/// A message that goes to a program: who sent it, in the kernel's form, what comes with it, and its
+/// bytes.
 pub(super) struct Received {
-    pub(super) name: Address,
+    pub(super) name: Vec<u8>,
     pub(super) control: Control,
     pub(super) payload: Vec<u8>,
 }
@@ -167,7 +173,9 @@ pub(super) fn fill_offer(fields: &Fields, offer: Offer, received: &Received) -> 
 /// Fills the memory of a request for one message. Returns the result.
 pub(super) fn fill_message(fields: &Fields, received: &Received) -> i32 {
     // SAFETY: the request's payload owns a message header there (I2).
-    fill(unsafe { &mut *header(fields) }, received) as i32
+    let count = fill(unsafe { &mut *header(fields) }, received);
+    let tells_all = fields.op_flags & libc::MSG_TRUNC.cast_unsigned() != 0;
+    if tells_all { received.payload.len() as i32 } else { count as i32 }
 }
 
 /// Fills what a header leads to, as far as there is room, and says so in the header.
@@ -177,7 +185,7 @@ fn fill(header: &mut libc::msghdr, received: &Received) -> usize {
         scatter(&[Region { start: start as u64, len: count }], &bytes[..count]);
         count
     };
-    let name = received.name.as_bytes();
+    let name = &received.name;
     fill_part(header.msg_name, header.msg_namelen as usize, name);
     header.msg_namelen = name.len() as libc::socklen_t;
     let control = received.control.as_bytes();

@@ -22,6 +22,7 @@ mod opcodes;
 mod perform;
 mod power;
 mod random;
+mod unix;
 mod world;
 
 use std::cell::RefCell;

@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::datagrams::Mailbox;
 use super::faults::Knob;
 use super::random::mix;
+use super::unix::{Message, Unix};
 use super::world::{Event, World};
 
 pub(super) const MICROSECOND: u64 = 1_000;
@@ -38,6 +39,7 @@ pub(super) enum State {
 pub(super) enum Segment {
     Connected,
     Bytes { from: u64, bytes: Vec<u8> },
+    Message(Message),
     End { sent: Flow },
     Reset { errno: i32 },
 }
@@ -62,6 +64,8 @@ impl Flow {
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) host: usize,
+    /// What it has beside if it is a Unix socket.
+    pub(super) unix: Option<Unix>,
     pub(super) state: State,
     pub(super) local: Option<SocketAddr>,
     pub(super) peer: Option<SocketAddr>,
@@ -70,7 +74,7 @@ pub(super) struct Socket {
     /// No descriptor stands for it any more.
     closed: bool,
     /// The socket at the other end.
-    other: Option<u64>,
+    pub(super) other: Option<u64>,
     /// What travels towards it, with the time of arrival.
     wire: VecDeque<(u64, Segment)>,
     on_the_wire: usize,
@@ -98,6 +102,7 @@ impl Socket {
     pub(super) fn new(host: usize, room: usize) -> Self {
         Socket {
             host,
+            unix: None,
             state: State::Fresh,
             local: None,
             peer: None,
@@ -132,6 +137,23 @@ impl Socket {
         self.inbox.is_empty() && is_open
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(super) fn is_shut_for_reading(&self) -> bool {
+        self.shut_read
+    }
+
+    pub(super) fn is_shut_for_writing(&self) -> bool {
+        self.shut_write
+    }
+
+    /// How many segments are on their way to it.
+    pub(super) fn segments(&self) -> usize {
+        self.wire.len()
+    }
+
     pub(super) fn is_listening(&self) -> bool {
         matches!(self.state, State::Listening { .. })
     }
@@ -153,7 +175,7 @@ impl World {
         id
     }
 
-    fn socket(&mut self, id: u64) -> &mut Socket {
+    pub(super) fn socket(&mut self, id: u64) -> &mut Socket {
         self.sockets.get_mut(&id).expect("a socket that is referred to")
     }
 
@@ -205,7 +227,7 @@ impl World {
     }
 
     /// Sends a segment to a socket, behind all that travels there.
-    fn send_segment(&mut self, from_host: usize, to: u64, segment: Segment) {
+    pub(super) fn send_segment(&mut self, from_host: usize, to: u64, segment: Segment) {
         let to_host = self.socket(to).host;
         let len = if let Segment::Bytes { bytes, .. } = &segment { bytes.len() } else { 0 };
         let latency = self.latency(from_host, to_host, len);
@@ -290,6 +312,11 @@ impl World {
                 socket.state = State::Connected;
             }
             Segment::Connected => {}
+            Segment::Message(_) if socket.closed => return,
+            Segment::Message(message) => match &mut socket.unix {
+                Some(unix) => unix.push(message),
+                None => self.violation("a message reached a socket of another family".into()),
+            },
             Segment::Bytes { from, bytes } => {
                 let have = socket.received.count + socket.inbox.len() as u64;
                 socket.inbox.extend(&bytes);
@@ -494,6 +521,12 @@ impl World {
             return Moved::Failed(libc::EPIPE);
         }
         let (room, void) = (socket.room, socket.into_the_void);
+        let (is_unix, other) = (socket.unix.is_some(), socket.other);
+        let is_open = |id: &u64| self.sockets.get(id).is_some_and(|other| !other.closed);
+        if is_unix && !other.as_ref().is_some_and(is_open) {
+            return Moved::Failed(libc::EPIPE);
+        }
+        let socket = &self.sockets[&id];
         let used = match socket.other.and_then(|other| self.sockets.get(&other)) {
             Some(other) => other.on_the_wire + other.inbox.len(),
             None => void,
@@ -534,7 +567,7 @@ impl World {
             self.touch(id);
             return Ok(());
         }
-        if socket.state != State::Connected {
+        if socket.state != State::Connected && !socket.is_datagram() {
             return Err(libc::ENOTCONN);
         }
         socket.shut_read |= how != libc::SHUT_WR;
@@ -556,6 +589,11 @@ impl World {
 
     /// The last descriptor of a socket is gone.
     pub(super) fn close_socket(&mut self, id: u64) {
+        let socket = self.socket(id);
+        if socket.unix.is_some() {
+            // Others may wait for room in it.
+            self.touch(id);
+        }
         let socket = self.socket(id);
         socket.blocked.clear();
         for connection in std::mem::take(&mut socket.waiting) {

@@ -7,6 +7,7 @@ use crate::driver::Fields;
 use crate::driver::sqe::flag;
 
 pub(super) const NOP: u8 = opcode::Nop::CODE;
+pub(super) const POLL: u8 = opcode::PollAdd::CODE;
 pub(super) const READV: u8 = opcode::Readv::CODE;
 pub(super) const WRITEV: u8 = opcode::Writev::CODE;
 pub(super) const FSYNC: u8 = opcode::Fsync::CODE;
@@ -28,12 +29,14 @@ pub(super) const RECV: u8 = opcode::Recv::CODE;
 const REPORT_USAGE: u16 = 1 << 3;
 
 /// The opcodes that are known, with their names.
-const KNOWN: [(u8, &str); 17] = [
+const KNOWN: [(u8, &str); 18] = [
     (NOP, "nop"),
+    (POLL, "poll"),
     (READV, "readv"),
     (WRITEV, "writev"),
     (FSYNC, "fsync"),
     (SENDMSG, "sendmsg"),
+    (RECVMSG, "recvmsg"),
     (TIMEOUT, "timeout"),
     (TIMEOUT_REMOVE, "timeout update"),
     (ACCEPT, "accept"),
@@ -45,7 +48,6 @@ const KNOWN: [(u8, &str); 17] = [
     (SEND, "send"),
     (SEND_ZC, "send without a copy"),
     (RECV, "receive"),
-    (RECVMSG, "recvmsg"),
 ];
 
 pub(super) fn name(opcode: u8) -> Option<&'static str> {
@@ -59,9 +61,12 @@ pub(super) fn is_modelled(fields: &Fields) -> bool {
             (flag::BUFFER_SELECT, flag::RECV_MULTISHOT | flag::POLL_FIRST, 0)
         }
         ACCEPT => (0, flag::ACCEPT_MULTISHOT, libc::SOCK_CLOEXEC),
-        SEND | SENDMSG => (0, 0, libc::MSG_NOSIGNAL | libc::MSG_WAITALL),
+        SEND => (0, 0, libc::MSG_NOSIGNAL | libc::MSG_WAITALL),
         SEND_ZC => (0, REPORT_USAGE, libc::MSG_NOSIGNAL | libc::MSG_WAITALL),
-        RECV | RECVMSG => (0, 0, 0),
+        SENDMSG => (0, 0, libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT),
+        POLL => (0, 0, i32::from(libc::POLLOUT)),
+        RECVMSG => (0, 0, libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC),
+        RECV => (0, 0, 0),
         _ => return name(fields.opcode).is_some() && fields.flags == 0,
     };
     fields.flags & !flags == 0

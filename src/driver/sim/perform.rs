@@ -30,8 +30,13 @@ pub(super) enum Outcome {
 
 use Outcome::{Answered, At, Blocked, Last, More};
 
-fn failed(errno: i32) -> Outcome {
+pub(super) fn failed(errno: i32) -> Outcome {
     Last(-errno, 0)
+}
+
+/// Whether a send is answered at once if there is no room.
+pub(super) fn does_not_wait(fields: &Fields) -> bool {
+    fields.op_flags & libc::MSG_DONTWAIT.cast_unsigned() != 0
 }
 
 /// What the memory of a request holds that the kernel will read.
@@ -153,26 +158,8 @@ impl World {
             TIMEOUT => failed(libc::ETIME),
             CANCEL => self.cancel(core, serial, request),
             OPENAT => self.open(core, request),
-            CONNECT | ACCEPT | SEND | SEND_ZC | SENDMSG | RECV | RECVMSG => {
-                if !self.sockets.contains_key(&object) {
-                    return failed(libc::ENOTSOCK);
-                }
-                match fields.opcode {
-                    RECVMSG if picks_buffers(fields) => {
-                        self.receive_message_provided(core, object, fields)
-                    }
-                    RECVMSG => self.receive_message(object, fields),
-                    CONNECT => self.connect_to(object, request),
-                    ACCEPT => self.accept(core, object, request),
-                    RECV if picks_buffers(fields) => self.receive_provided(core, object, fields),
-                    RECV => self.receive_into(object, request),
-                    _ if self.is_of_datagrams(object) => self.send_message(object, fields),
-                    SEND | SENDMSG => self.send(core, serial, object, request),
-                    _ => match self.send(core, serial, object, request) {
-                        Last(sent, _) if sent >= 0 => self.tell(core, serial, sent),
-                        other => other,
-                    },
-                }
+            CONNECT | ACCEPT | POLL | SEND | SEND_ZC | SENDMSG | RECV | RECVMSG => {
+                self.perform_on_socket(core, serial, object, request)
             }
             _ => match self.files.get(&object).copied() {
                 Some(file) => self.perform_on_file(core, file, request),
@@ -182,6 +169,44 @@ impl World {
     }
 
     // ---- Sockets ----
+
+    fn perform_on_socket(
+        &mut self,
+        core: usize,
+        serial: u64,
+        id: u64,
+        request: &Request,
+    ) -> Outcome {
+        let fields = &request.fields;
+        let Some(socket) = self.sockets.get(&id) else { return failed(libc::ENOTSOCK) };
+        let (is_unix, keeps_messages) = (socket.unix.is_some(), socket.has_messages());
+        let of_datagrams = socket.mailbox.is_some();
+        match fields.opcode {
+            CONNECT if is_unix => self.connect_unix(id, fields),
+            CONNECT => self.connect_to(id, request),
+            ACCEPT => self.accept(core, id, request),
+            POLL => self.poll_writable(id),
+            RECV if picks_buffers(fields) => self.receive_provided(core, id, fields),
+            RECV => self.receive_into(id, request),
+            RECVMSG if of_datagrams && picks_buffers(fields) => {
+                self.receive_message_provided(core, id, fields)
+            }
+            RECVMSG if of_datagrams => self.receive_message(id, fields),
+            RECVMSG if picks_buffers(fields) => failed(libc::EOPNOTSUPP),
+            RECVMSG => self.receive_unix_message(id, fields),
+            _ if of_datagrams => self.send_message(id, fields),
+            // Descriptors would go along.
+            SENDMSG if !memory::envelope(fields).1.is_empty() => failed(libc::EOPNOTSUPP),
+            // As on the real kernel.
+            SEND_ZC if is_unix => failed(libc::EOPNOTSUPP),
+            SEND_ZC => match self.send(core, serial, id, request) {
+                Last(sent, _) if sent >= 0 => self.tell(core, serial, sent),
+                other => other,
+            },
+            _ if keeps_messages => self.send_unix_message(id, fields),
+            _ => self.send(core, serial, id, request),
+        }
+    }
 
     /// Nothing is there; a multishot may end over that, as if somebody had cancelled it.
     fn idle_multishot(&mut self, socket: u64, fields: &Fields) -> Outcome {
@@ -221,6 +246,8 @@ impl World {
             Err(errno) => return failed(errno),
         };
         self.sockets.get_mut(&id).expect("it is there").waiting.pop_front();
+        // A Unix socket that connects waits for room here.
+        self.touch(id);
         if is_multishot(&request.fields) { More(fd, 0) } else { Last(fd, 0) }
     }
 
@@ -332,6 +359,7 @@ impl World {
                 return Last(request.done as i32, 0);
             }
             Moved::Failed(errno) => return failed(errno),
+            Moved::NotYet if does_not_wait(fields) => return failed(libc::EAGAIN),
             Moved::NotYet => return Blocked(id),
         };
         let mut count = room.min(left);

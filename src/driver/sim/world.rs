@@ -49,6 +49,9 @@ pub(super) struct Host {
     pub(super) crashes: bool,
     pub(super) disk: Disk,
     pub(super) next_port: u16,
+    /// The names of Unix sockets, with the last socket that was bound to each. A path stays when
+    /// its socket is closed.
+    pub(super) names: BTreeMap<Vec<u8>, u64>,
 }
 
 /// An open file.
@@ -129,6 +132,7 @@ impl World {
             crashes,
             disk: Disk::default(),
             next_port: 32_768,
+            names: BTreeMap::new(),
         });
         self.hosts.len() - 1
     }

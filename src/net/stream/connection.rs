@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -14,15 +13,15 @@ use crate::buf::{
 use crate::net::options;
 use crate::sys::fd::{Fd, OwnedFd};
 
-/// A connected stream of bytes, such as a [`TcpStream`](crate::net::TcpStream): families differ in how
-/// their streams come to be, and in their options.
+/// A connected stream of bytes: a [`TcpStream`](crate::net::TcpStream) or a
+/// [`UnixStream`](crate::net::UnixStream), which differ in how they come to be and in their options.
 ///
 /// All methods take `&self`: reading and writing at the same time needs no split and no lock.
 /// Readers take turns, and so do writers, first come first served. What serves one family serves
 /// the other:
 ///
 /// ```
-/// use quoit::net::Stream;
+/// use quoit::net::{Stream, UnixStream};
 ///
 /// async fn echo<F>(stream: Stream<F>) -> std::io::Result<()> {
 ///     while let Some(chunk) = stream.recv().await? {
@@ -30,19 +29,33 @@ use crate::sys::fd::{Fd, OwnedFd};
 ///     }
 ///     Ok(())
 /// }
+///
+/// # quoit::runtime::run(async {
+/// let (here, there) = UnixStream::pair()?;
+/// quoit::spawn(echo(there));
+/// here.write_all("hello").await?;
+/// assert_eq!(here.read_exact(vec![0; 5]).await?, b"hello");
+/// # std::io::Result::Ok(()) }).unwrap().unwrap();
 /// ```
 pub struct Stream<F> {
     pub(in crate::net) fd: Fd<State>,
-    family: PhantomData<F>,
+    /// What its family keeps beside.
+    pub(in crate::net) family: F,
 }
 
 impl<F> Stream<F> {
-    pub(in crate::net) fn new(fd: OwnedFd) -> Self {
+    pub(in crate::net) fn new(fd: OwnedFd) -> Self
+    where
+        F: Default,
+    {
         Stream::resumed(Fd::new(fd, State::default()))
     }
 
-    pub(in crate::net) fn resumed(fd: Fd<State>) -> Self {
-        Stream { fd, family: PhantomData }
+    pub(in crate::net) fn resumed(fd: Fd<State>) -> Self
+    where
+        F: Default,
+    {
+        Stream { fd, family: F::default() }
     }
 
     /// The next bytes that arrive, at most 4 KiB, in a buffer of the core's pool; `None` is the end.

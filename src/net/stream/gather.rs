@@ -195,8 +195,7 @@ pub(super) async fn turn<V: IoVectored>(
     all: bool,
 ) -> Sending<V> {
     if len > MOST_BYTES {
-        fd.writing().take().await;
-        return Sending::Alone(Writing::new(fd), bufs, 0);
+        return Sending::Alone(Writing::take(fd).await, bufs, 0);
     }
     let mut ticket = None;
     let polled = poll_fn(|context| Poll::Ready(fd.writing().poll_take(&mut ticket, context))).await;

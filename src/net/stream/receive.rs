@@ -46,11 +46,11 @@ pub(super) struct Unread(VecDeque<PooledBuf>);
 
 impl State {
     #[inline]
-    fn pop_unread(&self) -> Option<PooledBuf> {
+    pub(in crate::net) fn pop_unread(&self) -> Option<PooledBuf> {
         self.turns.if_any(|rare| rare.unread.0.pop_front())
     }
 
-    fn return_unread(&self, bytes: PooledBuf) {
+    pub(in crate::net) fn return_unread(&self, bytes: PooledBuf) {
         self.turns.with_rest(|rare| rare.unread.0.push_front(bytes));
     }
 
@@ -58,8 +58,14 @@ impl State {
         self.turns.with_rest(|rare| rare.unread.0.push_back(bytes));
     }
 
+    /// How many bytes are unread.
+    pub(in crate::net) fn unread_len(&self) -> usize {
+        let sum = |Unread(unread): &Unread| unread.iter().map(|bytes| bytes.len()).sum();
+        self.turns.if_any(|rare| Some(sum(&rare.unread))).unwrap_or(0)
+    }
+
     /// Keeps bytes for the next read, before all that is unread.
-    pub(super) fn give_back(&self, bytes: &[u8]) {
+    pub(in crate::net) fn give_back(&self, bytes: &[u8]) {
         for piece in bytes.rchunks(pool::SIZE) {
             self.return_unread(PooledBuf::copied(piece));
         }
@@ -72,7 +78,7 @@ impl Inbound {
         drop(self.armed.take());
     }
 
-    fn is_armed(&self) -> bool {
+    pub(in crate::net) fn is_armed(&self) -> bool {
         let answers = self.armed.take();
         let armed = answers.is_some();
         self.armed.set(answers);
@@ -100,9 +106,13 @@ impl Inbound {
 pub(in crate::net) struct Reading(Fd<State>);
 
 impl Reading {
-    async fn take(fd: &Fd<State>) -> Reading {
+    pub(in crate::net) async fn take(fd: &Fd<State>) -> Reading {
         fd.reading().take().await;
         Reading(fd.clone())
+    }
+
+    pub(in crate::net) fn fd(&self) -> &Fd<State> {
+        &self.0
     }
 
     fn inbound(&self) -> &Inbound {
@@ -300,7 +310,7 @@ pub(in crate::net) async fn read<B: IoBufMut>(
     }
 }
 
-fn no_capacity() -> io::Error {
+pub(in crate::net) fn no_capacity() -> io::Error {
     let text = "a read into a buffer without capacity would look like the end of the stream";
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }

@@ -51,16 +51,21 @@ pub(in crate::net) async fn stop(fd: &Fd<State>) {
 }
 
 /// The turn to send.
-pub(super) struct Writing(Fd<State>);
+pub(in crate::net) struct Writing(Fd<State>);
 
 impl Writing {
+    pub(in crate::net) async fn take(fd: &Fd<State>) -> Writing {
+        fd.writing().take().await;
+        Writing::new(fd)
+    }
+
     /// For whoever has just got the turn.
     #[inline]
     pub(super) fn new(fd: &Fd<State>) -> Self {
         Writing(fd.clone())
     }
 
-    pub(super) fn raw(&self) -> RawFd {
+    pub(in crate::net) fn raw(&self) -> RawFd {
         self.0.raw()
     }
 
@@ -69,7 +74,7 @@ impl Writing {
     }
 
     /// Counts what an answer says was sent of `left` bytes.
-    pub(super) fn count(&self, cqe: &Cqe, left: usize) -> io::Result<usize> {
+    pub(in crate::net) fn count(&self, cqe: &Cqe, left: usize) -> io::Result<usize> {
         let sent = moved(cqe, left)?;
         let outbound = &self.0.outbound;
         outbound.sent.set(outbound.sent.get() + sent as u64);
