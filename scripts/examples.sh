@@ -11,8 +11,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 TARGET_DIR="${CARGO_TARGET_DIR:-target}"
-EXAMPLES=(http echo echo_owned udp_echo copy event_loop timer own_driver foreign_loop simulate proxy
-    static_files)
+EXAMPLES=(http echo echo_owned udp_echo unix_echo chat copy event_loop timer own_driver foreign_loop
+    simulate proxy static_files)
 
 # Under the time limit the script is its own child; cargo is outside of it.
 if [[ -z "${EXAMPLES_INSIDE:-}" ]]; then
@@ -246,6 +246,85 @@ run_foreign_loop() {
     sleep 1.2
     grep -q '^1 s, 1 tasks' "$scratch/out" || fail "the foreign timer did not tick: $(cat "$scratch/out")"
     passed "foreign_loop: its own timer ticks"
+    stop
+}
+
+# Bash has no Unix sockets, so python3 talks to it where it is installed; the file has to come and go.
+run_unix_echo() {
+    local path="$scratch/echo.socket" count
+    for count in 1 2; do
+        "$TARGET_DIR/release/examples/unix_echo" "$path" >"$scratch/out" 2>"$scratch/err" &
+        server=$!
+        until grep -q '^echo on' "$scratch/out"; do
+            kill -0 "$server" 2>/dev/null || fail "unix_echo ended at once: $(cat "$scratch/err")"
+            sleep 0.02
+        done
+        [[ -S "$path" ]] || fail "unix_echo made no socket"
+        if "$TARGET_DIR/release/examples/unix_echo" "$path" 2>"$scratch/err"; then
+            fail "a second unix_echo took the path of the first"
+        fi
+        grep -q 'has it bound' "$scratch/err" || fail "it does not say who is there: $(cat "$scratch/err")"
+        if command -v python3 >/dev/null; then
+            timeout 20 python3 - "$path" <<'PYTHON' || fail "unix_echo answered something else"
+import os, socket, sys
+ends = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+for end in ends:
+    end.connect(sys.argv[1])
+    read, write = os.pipe()
+    socket.send_fds(end, [b"a pipe"], [write])
+    os.close(write)
+    data, fds, _, _ = socket.recv_fds(end, 64, 4)
+    assert (data, len(fds)) == (b"a pipe", 1), (data, fds)
+    os.write(fds[0], b"through")
+    os.close(fds[0])
+    assert os.read(read, 64) == b"through"
+    sent = os.urandom(100000)
+    end.sendall(sent)
+    got = b""
+    while len(got) < len(sent):
+        got += end.recv(65536)
+    assert got == sent
+PYTHON
+        fi
+        # The first is killed, and leaves its file for the second to replace.
+        if ((count == 1)); then
+            kill -KILL "$server"
+            wait "$server" 2>/dev/null || true
+            server=""
+            [[ -S "$path" ]] || fail "a killed server removed its file"
+        fi
+    done
+    stop
+    [[ ! -e "$path" ]] || fail "the last core left the file behind"
+    passed "unix_echo: bytes and descriptors come back, and its file comes and goes"
+}
+
+run_chat() {
+    start chat
+    exec 4<>"/dev/tcp/$HOST/$PORT" 5<>"/dev/tcp/$HOST/$PORT"
+    printf '/nick ann\nhel' >&4
+    sleep 0.1
+    printf 'lo\nbye\n' >&4
+    local said
+    said=$(timeout 10 head -n 4 <&5)
+    expect 'guest0 is now ann' 1 "$said"
+    expect '^ann: hello$' 1 "$said"
+    exec 4>&-
+    said=$(timeout 10 head -n 1 <&5)
+    expect 'ann has left' 1 "$said"
+    # One that never reads is dropped, and all others go on.
+    exec 6<>"/dev/tcp/$HOST/$PORT" 7<>"/dev/tcp/$HOST/$PORT"
+    timeout 20 grep -m 1 -q 'guest2 has left' <&5 &
+    local listener=$!
+    { head -c 40000000 /dev/zero | tr '\0' x | fold -w 1000; echo; } >&7 &
+    local talker=$!
+    cat <&7 >/dev/null &
+    local reader=$!
+    wait "$listener" || fail "a client that does not read is not dropped"
+    kill "$talker" "$reader" 2>/dev/null || true
+    wait "$talker" "$reader" 2>/dev/null || true
+    exec 5>&- 6>&- 7>&-
+    passed "chat: lines go to everybody, and who does not read is dropped"
     stop
 }
 
