@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpStream as StdStream};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -529,6 +530,24 @@ fn clients(address: SocketAddr, count: usize, hold: Duration) {
     threads.into_iter().for_each(|thread| thread.unwrap().join().unwrap());
 }
 
+/// How long each of the rounds took that a byte went there and back, one every 5 ms.
+fn pings(peer: &mut StdStream, is_over: impl Fn(usize) -> bool) -> Vec<f64> {
+    let mut times = Vec::new();
+    while !is_over(times.len()) {
+        thread::sleep(Duration::from_millis(5));
+        let start = Instant::now();
+        peer.write_all(b"?").unwrap();
+        peer.read_exact(&mut [0]).unwrap();
+        times.push(seconds(start));
+    }
+    times
+}
+
+fn p99(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() * 99 / 100]
+}
+
 #[test]
 fn s11_without_descriptors_a_listener_waits_and_serves_everybody_in_the_end() {
     if let Ok(what) = std::env::var(CLIENT) {
@@ -549,7 +568,24 @@ fn s11_without_descriptors_a_listener_waits_and_serves_everybody_in_the_end() {
                 .stdout(std::process::Stdio::null())
                 .spawn()
                 .unwrap();
+            let (stream, mut peer) = pair().await;
+            drop(quoit::spawn(async move {
+                while let Ok(Some(bytes)) = stream.recv().await {
+                    stream.write_all(bytes).await.unwrap();
+                }
+            }));
+            let before = scaled(400, 40);
+            let (mut peer, before) = join(thread::spawn(move || {
+                let times = pings(&mut peer, |count| count == before);
+                (peer, times)
+            }))
+            .await;
             leave_descriptors(56);
+            let is_over = Arc::new(AtomicBool::new(false));
+            let meanwhile = thread::spawn({
+                let is_over = Arc::clone(&is_over);
+                move || pings(&mut peer, |_| is_over.load(Ordering::Relaxed))
+            });
             let (start, cpu) = (Instant::now(), cpu_seconds());
             let freed = Rc::new(Cell::new(None::<Instant>));
             let mut longest = 0.0_f64;
@@ -573,6 +609,9 @@ fn s11_without_descriptors_a_listener_waits_and_serves_everybody_in_the_end() {
             let share = (cpu_seconds() - cpu) / seconds(start) * 100.0;
             figure("S11", "percent of a core", share, 5.0);
             figure("S11", "seconds from a free descriptor to the next accept", longest, 0.05);
+            is_over.store(true, Ordering::Relaxed);
+            let ratio = p99(join(meanwhile).await) / p99(before);
+            figure("S11", "× the p99 of a connection that was there before", ratio, 2.0);
             set_descriptor_limit(1024);
             until(|| child.try_wait().unwrap().is_some()).await;
             assert!(child.wait().unwrap().success());
