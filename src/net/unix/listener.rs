@@ -170,7 +170,9 @@ impl UnixListenerOptions {
     ///
     /// A socket that somebody has bound is never replaced, nor a file that is no socket. Programs
     /// that do this at the same time do not remove each other's sockets: they take turns by a lock
-    /// (`flock`) on the directory.
+    /// (`flock`) on the directory. The socket of a process that was killed stays bound for some
+    /// milliseconds, until the kernel has taken its ring apart: to bind there meanwhile gives
+    /// `AddrInUse`.
     pub fn replace_stale(mut self, yes: bool) -> Self {
         self.0.replaces_stale = yes;
         self
