@@ -63,6 +63,8 @@ pub(crate) struct Survey {
 pub(crate) fn survive(bytes: &[u8]) -> Survey {
     watch_panics();
     let ledger = Arc::new(Mutex::new(Ledger::default()));
+    // A lap takes one byte at least, and after the last one everything ends.
+    let mut patience = bytes.len() + 1000;
     let (bytes, kept) = (Arc::<[u8]>::from(bytes), Arc::clone(&ledger));
     let make = move |_| {
         let kernel = Kernel::new(Arc::clone(&bytes), Arc::clone(&kept));
@@ -70,7 +72,6 @@ pub(crate) fn survive(bytes: &[u8]) -> Survey {
     };
     let mut runtime = Builder::new().driver_with(make).build().expect("a kernel that opens");
     runtime.block_on(program());
-    let mut patience = 1000;
     while !is_settled(&runtime.stats()) && patience > 0 {
         runtime.block_on(sleep(Duration::from_millis(1)));
         patience -= 1;
