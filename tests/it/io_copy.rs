@@ -22,7 +22,7 @@ use crate::loopback::{
     Flag, Oracle, Random, isolated, join, lap, ledger, pair, pair_of_ours, pattern, poll_once,
     resident, until, within,
 };
-use crate::support::on_every_driver;
+use crate::support::{is_instrumented, on_every_driver};
 
 type Proxy = JoinHandle<Result<(u64, u64), CopyError>>;
 
@@ -249,7 +249,8 @@ fn a_copy_to_somebody_who_does_not_read_holds_little_and_then_passes_all_on() {
                 grown = resident().saturating_sub(before);
             }
             assert!(!writer.is_finished(), "the writer was not stopped");
-            assert!(grown < 4 << 20, "it took {grown} bytes");
+            // A sanitizer keeps what was freed, and notes of its own.
+            assert!(is_instrumented() || grown < 4 << 20, "it took {grown} bytes");
             let reader = thread::spawn(move || {
                 let (mut oracle, mut buf) = (Oracle::default(), vec![0; 100_000]);
                 loop {
