@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use quoit::net::{LookupError, TcpListener, TcpStream, lookup_host};
 use quoit::runtime::{Builder, Runtime};
@@ -90,6 +91,12 @@ fn what_can_be_no_name_is_refused_without_a_lookup() {
     });
 }
 
+fn reads_the_systems_files() -> bool {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let mut links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    links.any(|to| to.starts_with("/etc"))
+}
+
 #[test]
 fn a_dropped_lookup_is_not_begun_and_one_that_runs_ends_by_itself() {
     isolated(|| {
@@ -102,6 +109,9 @@ fn a_dropped_lookup_is_not_begun_and_one_that_runs_ends_by_itself() {
                 }
                 drop(lookup);
             }
+            // One that had begun has the system's files open until it ends.
+            quoit::time::sleep(Duration::from_millis(20)).await;
+            crate::loopback::until(|| !reads_the_systems_files()).await;
         });
         let runtime = Builder::new().max_blocking_threads(1).build().unwrap();
         runtime.block_on(async {

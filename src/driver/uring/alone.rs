@@ -29,15 +29,29 @@ impl Uring {
     /// it is to be queued.
     #[inline]
     pub(super) fn keep_alone(&mut self, sqe: &Sqe) -> bool {
-        if let Some(first) = self.alone.take() {
-            self.queue_counted(first);
-            return false;
+        if std::mem::take(&mut self.nothing_pushed) {
+            return self.keep_first(sqe);
         }
-        let is_first = self.ring.submission().is_empty() && self.spill.is_empty();
-        if is_first && self.sends_alone && is_plain(sqe) {
+        if self.alone.is_some() {
+            self.queue_first();
+        }
+        false
+    }
+
+    #[inline(never)]
+    fn keep_first(&mut self, sqe: &Sqe) -> bool {
+        let keeps = self.sends_alone && is_plain(sqe);
+        if keeps {
             self.alone = Some(sqe.clone());
         }
-        self.alone.is_some()
+        keeps
+    }
+
+    /// The first request of the lap has company.
+    #[inline(never)]
+    fn queue_first(&mut self) {
+        let first = self.alone.take().expect("it was looked at");
+        self.queue_counted(first);
     }
 
     /// Sends what was alone in this lap. Returns whether it was answered.

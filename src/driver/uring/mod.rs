@@ -68,6 +68,8 @@ pub(crate) struct Uring {
     /// The lap's only request so far, if it is a send.
     alone: Option<Sqe>,
     sends_alone: bool,
+    /// Nothing has been pushed since the last enter, which has left nothing in the queues.
+    nothing_pushed: bool,
     /// Its count is not read while a poll watches it: each ring is an edge.
     kick: Arc<EventFd>,
     unparker: Unparker,
@@ -138,6 +140,7 @@ impl Uring {
             spill: VecDeque::new(),
             alone: None,
             sends_alone: true,
+            nothing_pushed: false,
             unparker: Unparker::new(Arc::clone(&kick)),
             kick,
             kick_is_watched: false,
@@ -332,6 +335,7 @@ unsafe impl Driver for Uring {
         if self.bell.get().is_some() {
             self.ring_for_what_is_left();
         }
+        self.nothing_pushed = self.ring.submission().is_empty() && self.spill.is_empty();
         result
     }
 
