@@ -1,7 +1,7 @@
 //! Passing a stream on, in one direction or in both.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -161,51 +161,30 @@ where
     B: AsyncRead + AsyncWrite,
 {
     let mut copied = (0, 0);
-    let result = {
-        let mut there = pin!(one_way(&a, &b, &mut copied.0));
-        let mut back = pin!(one_way(&b, &a, &mut copied.1));
-        let (mut is_there, mut is_back) = (false, false);
-        poll_fn(|context| {
-            if !is_there && let Poll::Ready(result) = there.as_mut().poll(context) {
-                is_there = true;
-                if let Err((side, error)) = result {
-                    let step = match side {
-                        Side::Read => CopyStep::ReadA,
-                        Side::Write => CopyStep::WriteB,
-                    };
-                    return Poll::Ready(Err((step, error)));
-                }
-            }
-            if !is_back && let Poll::Ready(result) = back.as_mut().poll(context) {
-                is_back = true;
-                if let Err((side, error)) = result {
-                    let step = match side {
-                        Side::Read => CopyStep::ReadB,
-                        Side::Write => CopyStep::WriteA,
-                    };
-                    return Poll::Ready(Err((step, error)));
-                }
-            }
-            if is_there && is_back { Poll::Ready(Ok(())) } else { Poll::Pending }
-        })
-        .await
-    };
+    let there = one_way(&a, &b, &mut copied.0, CopyStep::ReadA, CopyStep::WriteB);
+    let back = one_way(&b, &a, &mut copied.1, CopyStep::ReadB, CopyStep::WriteA);
+    let result = crate::try_join!(there, back);
     match result {
-        Ok(()) => Ok(copied),
+        Ok(((), ())) => Ok(copied),
         Err((step, error)) => Err(CopyError { error, step, copied }),
     }
 }
 
-/// One direction, its end included.
+/// One direction, its end included. An error says which step it was of.
 async fn one_way<R: AsyncRead, W: AsyncWrite>(
     reader: &R,
     writer: &W,
     copied: &mut u64,
-) -> Result<(), (Side, io::Error)> {
-    pass_on(reader, writer, copied).await?;
+    read: CopyStep,
+    write: CopyStep,
+) -> Result<(), (CopyStep, io::Error)> {
+    pass_on(reader, writer, copied).await.map_err(|(side, error)| match side {
+        Side::Read => (read, error),
+        Side::Write => (write, error),
+    })?;
     match writer.shutdown().await {
         // It is gone already: whoever reads from it learns how.
-        Err(error) if error.kind() != io::ErrorKind::NotConnected => Err((Side::Write, error)),
+        Err(error) if error.kind() != io::ErrorKind::NotConnected => Err((write, error)),
         _ => Ok(()),
     }
 }
