@@ -7,7 +7,7 @@ use super::file;
 use super::requests::{Asked, Request};
 use crate::driver::Cqe;
 use crate::driver::pad::message::Layout;
-use crate::driver::pad::provided::Provided;
+use crate::driver::pad::provided::{Offer, Provided};
 use crate::driver::sqe::flag;
 
 /// What a try has come to.
@@ -154,6 +154,14 @@ fn has_ended(fd: i32, descriptor: &Descriptor) -> bool {
     may_have && ready(fd, libc::POLLRDHUP) & libc::POLLRDHUP != 0
 }
 
+/// The next buffer that a request may pick, and its group.
+#[inline]
+fn offered<'a>(asked: &Asked, provided: &'a mut [Provided]) -> Option<(&'a mut Provided, Offer)> {
+    let group = Provided::of_group(provided, asked.buf_index)?;
+    let offer = group.peek()?;
+    Some((group, offer))
+}
+
 /// Receives into the next buffer on offer, which is picked only if there are bytes to put into it.
 #[inline]
 fn receive_into_any(
@@ -161,9 +169,9 @@ fn receive_into_any(
     descriptor: &mut Descriptor,
     provided: &mut [Provided],
 ) -> Attempt {
-    let group = provided.iter_mut().find(|provided| provided.group() == asked.buf_index);
-    let Some(group) = group else { return Attempt::error(libc::ENOBUFS) };
-    let Some(offer) = group.peek() else { return Attempt::error(libc::ENOBUFS) };
+    let Some((group, offer)) = offered(asked, provided) else {
+        return Attempt::error(libc::ENOBUFS);
+    };
     let room = if asked.len == 0 { offer.len } else { offer.len.min(asked.len) };
     match recv(asked, descriptor, offer.start.as_ptr() as u64, room as usize) {
         Ok(0) => Attempt::Last(0, 0),
@@ -186,9 +194,9 @@ fn receive_message_into_any(
     descriptor: &mut Descriptor,
     provided: &mut [Provided],
 ) -> Attempt {
-    let group = provided.iter_mut().find(|provided| provided.group() == asked.buf_index);
-    let Some(group) = group else { return Attempt::error(libc::ENOBUFS) };
-    let Some(offer) = group.peek() else { return Attempt::error(libc::ENOBUFS) };
+    let Some((group, offer)) = offered(asked, provided) else {
+        return Attempt::error(libc::ENOBUFS);
+    };
     let (start, len) = (offer.start.as_ptr(), offer.len as usize);
     let mut iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
     let layout = Layout::of(asked.addr);

@@ -44,6 +44,12 @@ impl Provided {
         self.group
     }
 
+    /// The buffers of a group, among those of all.
+    #[inline]
+    pub(crate) fn of_group(all: &mut [Provided], group: u16) -> Option<&mut Provided> {
+        all.iter_mut().find(|provided| provided.group == group)
+    }
+
     /// How many buffers are on offer.
     pub(crate) fn offered(&self) -> u16 {
         self.tail().wrapping_sub(self.head)

@@ -87,7 +87,7 @@ impl Core {
 
     /// The buffers of a group.
     pub(super) fn provided(&mut self, group: u16) -> Option<&mut Provided> {
-        self.provided.iter_mut().find(|provided| provided.group() == group)
+        Provided::of_group(&mut self.provided, group)
     }
 
     /// Whether an enter would bring or take something.
