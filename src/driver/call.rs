@@ -38,6 +38,11 @@ pub(crate) fn perform(call: Call<'_>) -> io::Result<i32> {
             }
             result
         }
+        Call::Backlog { fd } => {
+            let mut asked = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            // SAFETY: `asked` is one entry, and is there during the call.
+            unsafe { libc::poll(&raw mut asked, 1, 0) }
+        }
         Call::SetOption { fd, level, name, value } => {
             // SAFETY: `value` is readable for its length.
             unsafe { libc::setsockopt(fd, level, name, value.as_ptr().cast(), size(value)) }

@@ -189,6 +189,11 @@ pub enum Call<'a> {
         /// How many connections may wait to be accepted.
         backlog: i32,
     },
+    /// `poll(2)` without waiting: answers 1 if a connection waits to be accepted, else 0.
+    Backlog {
+        /// The socket.
+        fd: RawFd,
+    },
     /// `setsockopt(2)`
     SetOption {
         /// The socket.

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use io_uring::{opcode, types};
 
-use crate::driver::{Cqe, Sqe};
+use crate::driver::{Call, Cqe, Sqe};
+use crate::net::fellows::Fellow;
 use crate::net::options;
 use crate::op::{Answers, Multishot, Next, Op};
 use crate::sync::turn::Turns;
@@ -27,10 +28,16 @@ const PARKED_AT_MOST: usize = 256;
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_MOST: Duration = Duration::from_millis(40);
 
+/// How often a listener that stops looks at its backlog. As long as connections come, each of them
+/// wakes whoever else accepts.
+const LAST_LOOKS: u32 = 16;
+
 /// What a listener keeps, beside what its family asks for.
 pub(super) struct State<S: 'static> {
     /// It goes when the socket does: once the kernel is done with it, not when the listener is dropped.
     pub(super) family: S,
+    /// Which other cores accept from this socket, if they may.
+    fellow: Option<Fellow>,
     turns: Turns<1>,
     /// The multishot accept, from the first `accept` on.
     armed: Cell<Option<Answers<AcceptMany<S>>>>,
@@ -50,8 +57,14 @@ struct Limit {
 
 impl<S: 'static> State<S> {
     pub(super) fn new(family: S) -> Self {
+        State::among(None, family)
+    }
+
+    /// Accepts from a socket from which other cores accept as well.
+    pub(super) fn among(fellow: Option<Fellow>, family: S) -> Self {
         State {
             family,
+            fellow,
             turns: Turns::default(),
             armed: Cell::new(None),
             backoff: Cell::new(Duration::ZERO),
@@ -111,6 +124,21 @@ impl<S: 'static> State<S> {
         }
     }
 
+    fn is_armed(&self) -> bool {
+        let armed = self.armed.take();
+        let is_armed = armed.is_some();
+        self.armed.set(armed);
+        is_armed
+    }
+
+    /// Has the accept end, after all that it brings. If it has been asked already, nothing changes.
+    fn cancel(&self) {
+        if let Some(answers) = self.armed.take() {
+            answers.cancel();
+            self.armed.set(Some(answers));
+        }
+    }
+
     /// Ends the accept, whose listener is gone; waiting connections are closed.
     pub(super) fn disarm(&self) {
         drop(self.armed.take());
@@ -137,18 +165,29 @@ pub(super) async fn accept<S: 'static>(fd: &Fd<State<S>>) -> io::Result<OwnedFd>
     }
 }
 
-/// Ends accepting, and gives out the connections that had been accepted and not taken.
+/// Ends accepting, and gives out the connections that had been accepted and not taken. If it ends
+/// well, no accept of another process waits beside a connection whose wake has come here.
 pub(super) async fn stop<S: 'static>(fd: &Fd<State<S>>) -> Vec<OwnedFd> {
     fd.turns.turn(0).take().await;
     let accepting = Accepting(fd);
     let mut connections = Vec::new();
-    while let Some(answers) = fd.armed.take() {
-        // It may have been asked already: then this changes nothing.
-        answers.cancel();
-        fd.armed.set(Some(answers));
-        match poll_fn(|context| accepting.poll_armed(context)).await {
-            Ended::Connection(connection) => connections.push(connection),
-            Ended::Error(_) | Ended::Stopped => {}
+    for _ in 0..LAST_LOOKS {
+        while fd.is_armed() {
+            fd.cancel();
+            match poll_fn(|context| accepting.poll_armed(context)).await {
+                Ended::Connection(connection) => connections.push(connection),
+                Ended::Error(_) | Ended::Stopped => {}
+            }
+        }
+        let waits = Call::Backlog { fd: fd.raw() };
+        if !matches!(options::ring("a listener", |ring| ring.call(waits)), Ok(1)) {
+            break;
+        }
+        // It takes what waits, and is cancelled in the same lap.
+        match poll_fn(|context| Poll::Ready(accepting.arm(context))).await {
+            Some(Ended::Connection(connection)) => connections.push(connection),
+            Some(Ended::Error(_)) => break,
+            Some(Ended::Stopped) | None => {}
         }
     }
     connections
@@ -205,19 +244,28 @@ struct Accepting<'a, S: 'static>(&'a Fd<State<S>>);
 
 impl<S: 'static> Accepting<'_, S> {
     fn poll(&self, context: &mut Context<'_>) -> Poll<Ended> {
-        let armed = &self.0.armed;
-        match armed.take() {
-            Some(answers) => armed.set(Some(answers)),
-            None => {
-                ready!(self.0.poll_room(context));
-                let accept = AcceptMany { fd: self.0.clone(), parked: VecDeque::new() };
-                match Answers::start(accept, context) {
-                    Ok(answers) => armed.set(Some(answers)),
-                    Err(ended) => return Poll::Ready(ended),
-                }
+        if !self.0.is_armed() {
+            ready!(self.0.poll_room(context));
+            if let Some(ended) = self.arm(context) {
+                return Poll::Ready(ended);
             }
         }
+        if self.0.fellow.as_ref().is_some_and(|fellow| fellow.looks_again(context)) {
+            self.0.cancel();
+        }
         self.poll_armed(context)
+    }
+
+    /// Begins to accept; `Some` if that fails.
+    fn arm(&self, context: &mut Context<'_>) -> Option<Ended> {
+        let accept = AcceptMany { fd: self.0.clone(), has_fellows: false, parked: VecDeque::new() };
+        match Answers::start(accept, context) {
+            Ok(answers) => {
+                self.0.armed.set(Some(answers));
+                None
+            }
+            Err(ended) => Some(ended),
+        }
     }
 
     /// Takes what the accept has brought, or its end.
@@ -241,10 +289,13 @@ impl<S: 'static> Drop for Accepting<'_, S> {
 /// `IORING_OP_ACCEPT` with `ACCEPT_MULTISHOT`, kernel 5.19. It does not ask for the peer's address:
 /// there is one place for it, and the next connection would overwrite it.
 ///
-/// With a limit it accepts one after the other, kernel 5.5: a multishot one would go on until its
-/// cancel, and the limit is exact.
+/// It accepts one after the other, kernel 5.5, with a limit: a multishot one would go on until its
+/// cancel, and the limit is exact. And beside other cores: a multishot one that waits gets the wakes
+/// of all connections, however busy its core is.
 struct AcceptMany<S: 'static> {
     fd: Fd<State<S>>,
+    /// Other cores accept as well: each takes a connection only when it is asked to.
+    has_fellows: bool,
     parked: VecDeque<OwnedFd>,
 }
 
@@ -271,7 +322,9 @@ impl<S: 'static> AcceptMany<S> {
 
     /// Whether one more may be accepted beside those that are there and `coming`.
     fn goes_on(&self, coming: usize) -> bool {
-        self.parked.len() + coming < PARKED_AT_MOST && self.fd.has_room_beside(coming)
+        !self.has_fellows
+            && self.parked.len() + coming < PARKED_AT_MOST
+            && self.fd.has_room_beside(coming)
     }
 }
 
@@ -281,7 +334,8 @@ unsafe impl<S: 'static> Op for AcceptMany<S> {
 
     fn prepare(&mut self) -> Sqe {
         let fd = types::Fd(self.fd.raw());
-        if self.fd.limit.get().is_some() {
+        self.has_fellows = self.fd.fellow.as_ref().is_some_and(|fellow| !fellow.is_alone());
+        if self.has_fellows || self.fd.limit.get().is_some() {
             let (address, len) = (std::ptr::null_mut(), std::ptr::null_mut());
             return opcode::Accept::new(fd, address, len).flags(libc::SOCK_CLOEXEC).build();
         }

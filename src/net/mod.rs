@@ -3,6 +3,7 @@
 mod accept;
 mod addr;
 mod connect;
+mod fellows;
 mod hand_over;
 mod names;
 mod options;

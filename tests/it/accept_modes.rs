@@ -203,6 +203,107 @@ fn when_the_core_that_accepts_goes_another_takes_its_place_and_no_connection_is_
 }
 
 #[test]
+fn when_a_core_goes_the_wakes_of_its_accept_do_not_go_with_it() {
+    for mode in [Accept::Shared, Accept::Distributed] {
+        for finishes in [false, true] {
+            let meeting = Arc::new(Meeting::default());
+            let serving = Arc::clone(&meeting);
+            let start = Builder::new().cores(2).shutdown_on([]).start_per_core(async move || {
+                let index = runtime::core().index();
+                let listener = serving.bind(mode, 2).await;
+                if index == 1 {
+                    // Behind the other one in the kernel's line.
+                    until(|| serving.accepted[2].load(Ordering::SeqCst) == 1).await;
+                }
+                let mut accepting = Box::pin(listener.accept());
+                if index == 1 {
+                    serving.accepted[3].store(1, Ordering::SeqCst);
+                    within(Duration::from_secs(5), accepting).await.unwrap();
+                    serving.done.store(true, Ordering::SeqCst);
+                    return;
+                }
+                assert!(poll_once(accepting.as_mut(), &Arc::new(Flag::default())).is_pending());
+                sleep(Duration::from_millis(2)).await;
+                serving.accepted[2].store(1, Ordering::SeqCst);
+                until(|| serving.accepted[3].load(Ordering::SeqCst) == 1).await;
+                sleep(Duration::from_millis(2)).await;
+                // Its core does not turn meanwhile, and then cancels before it hears of this.
+                let address = serving.address.lock().unwrap().unwrap();
+                let client = std::net::TcpStream::connect(address).unwrap();
+                drop(accepting);
+                let mut given_out = Vec::new();
+                if finishes {
+                    given_out = listener.finish().await.unwrap();
+                } else {
+                    drop(listener);
+                }
+                if !given_out.is_empty() {
+                    // Then the other one gets another.
+                    drop(std::net::TcpStream::connect(address).unwrap());
+                }
+                until(|| serving.done.load(Ordering::SeqCst)).await;
+                drop((client, given_out));
+            });
+            start.unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_listener_that_finishes_leaves_no_connection_of_which_nobody_hears() {
+    on_every_driver(|| async {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut accepting = Box::pin(listener.accept());
+        assert!(poll_once(accepting.as_mut(), &Arc::new(Flag::default())).is_pending());
+        lap().await;
+        let clients = quoit::spawn(async move {
+            let mut clients = Vec::new();
+            for _ in 0..3 {
+                clients.push(TcpStream::connect(address).await.unwrap());
+            }
+            clients
+        });
+        let clients = clients.await.unwrap();
+        drop(accepting);
+        let given_out = listener.finish().await.unwrap();
+        assert_eq!(given_out.len(), clients.len());
+    });
+}
+
+#[test]
+fn no_connection_of_a_shared_socket_waits_for_a_busy_core() {
+    let meeting = Arc::new(Meeting::default());
+    let serving = Arc::clone(&meeting);
+    let start = Builder::new().cores(2).shutdown_on([]).start_per_core(async move || {
+        let listener = serving.bind(Accept::Shared, 2).await;
+        if runtime::core().index() == 1 {
+            // Behind the other one in the kernel's line.
+            until(|| serving.accepted[2].load(Ordering::SeqCst) == 1).await;
+            return serving.serve(&listener).await;
+        }
+        // It asks for one, and is busy from then on.
+        let mut accepting = Box::pin(listener.accept());
+        assert!(poll_once(accepting.as_mut(), &Arc::new(Flag::default())).is_pending());
+        sleep(Duration::from_millis(2)).await;
+        serving.accepted[2].store(1, Ordering::SeqCst);
+        sleep(Duration::from_millis(10)).await;
+        let address = serving.address.lock().unwrap().unwrap();
+        let clients: Vec<_> =
+            (0..20).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let begun = std::time::Instant::now();
+        // One of them has come here.
+        while serving.accepted[1].load(Ordering::SeqCst) < 19 {
+            assert!(begun.elapsed() < patient(Duration::from_secs(10)), "{:?}", serving.accepted());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        serving.done.store(true, Ordering::SeqCst);
+        drop(clients);
+    });
+    start.unwrap();
+}
+
+#[test]
 fn a_limit_is_exact_and_one_that_is_freed_lets_the_next_in() {
     on_every_driver(|| async {
         for mode in [Accept::PerCore, Accept::Shared, Accept::Distributed] {

@@ -14,6 +14,7 @@ use quoit::net::{TcpListener, TcpStream};
 use quoit::runtime::{self, Runtime};
 
 use crate::fs::Scratch;
+use crate::loopback::{listen, own_address};
 use crate::support::{Ledger, assert_settled, isolated, on_every_driver, settle};
 
 /// The text of the panic that `f` ends with.
@@ -45,8 +46,7 @@ async fn null() -> File {
 #[test]
 fn a_port_that_this_core_has_is_in_use() {
     on_every_driver(async || {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let (listener, address) = listen().await;
         let error = TcpListener::bind(address).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         listener.close().await.unwrap();
@@ -57,7 +57,7 @@ fn a_port_that_this_core_has_is_in_use() {
 #[test]
 fn a_port_that_the_standard_library_has_is_in_use() {
     on_every_driver(async || {
-        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = std::net::TcpListener::bind((own_address(), 0)).unwrap();
         let address = other.local_addr().unwrap();
         let error = TcpListener::bind(address).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);

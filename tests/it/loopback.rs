@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -89,9 +89,17 @@ pub(crate) fn isolated<F: FnOnce()>(test: F) {
     assert!(text.contains("1 passed"), "{name} did not run in its own process:\n{text}");
 }
 
+/// An address of this machine that no other test has, so that a port which is given back there is
+/// free until it is bound again.
+pub(crate) fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 0x80 | high & 0x3f, low, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// A listener on a free port.
 pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let listener = TcpListener::bind((own_address(), 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }

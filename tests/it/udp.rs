@@ -15,7 +15,7 @@ use quoit::runtime::{self, Builder};
 use quoit::sim::{Faults, Sim};
 use quoit::time::{sleep, timeout};
 
-use crate::loopback::{Flag, Random, isolated, lap, ledger, poll_once, scaled};
+use crate::loopback::{Flag, Random, isolated, lap, ledger, own_address, poll_once, scaled};
 use crate::quarantine::QuarantineBuf;
 use crate::support::{Watch, on_every_driver};
 use crate::support_alloc::allocations;
@@ -594,7 +594,7 @@ fn port_zero_is_a_port_that_nobody_shares() {
 
 /// A port of UDP that is free.
 fn free_port() -> SocketAddr {
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let socket = std::net::UdpSocket::bind((own_address(), 0)).unwrap();
     socket.local_addr().unwrap()
 }
 
@@ -625,7 +625,7 @@ fn an_address_has_one_socket_on_a_core_and_is_free_again_when_it_goes() {
 
 #[test]
 fn a_port_that_somebody_else_has_is_refused() {
-    let theirs = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let theirs = std::net::UdpSocket::bind((own_address(), 0)).unwrap();
     let address = theirs.local_addr().unwrap();
     runtime::run(async move {
         let error = UdpSocket::bind(address).await.unwrap_err();

@@ -40,6 +40,7 @@ impl World {
             }
             Call::Bind { fd, address } => self.bind(core, fd, address),
             Call::Listen { fd, backlog } => self.listen(core, fd, backlog),
+            Call::Backlog { fd } => Ok(i32::from(!self.socket_of(core, fd)?.waiting.is_empty())),
             Call::SetOption { fd, level, name, value } => {
                 let socket = self.socket_of(core, fd)?;
                 set_option(socket, level, name, value)

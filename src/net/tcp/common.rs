@@ -8,7 +8,9 @@
 //! ```
 //!
 //! The first core that calls `accept` becomes the leader. When its listener goes, what waits in its
-//! mail is given to the others, and the next of them that calls leads.
+//! mail is given to the others; when its task has gone, and the kernel is done with its accept, the
+//! next of them that calls leads. Never two at a time: an accept that is cancelled may have been woken
+//! for a connection, of which the other one would not hear.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -22,6 +24,7 @@ use std::task::{Context, Poll, Waker};
 use super::listener::Claim;
 use crate::driver::Call;
 use crate::net::accept::{self, State};
+use crate::net::fellows::{Fellow, Fellows};
 use crate::net::options;
 use crate::op::{self, Parcel};
 use crate::sync::turn::Turns;
@@ -53,24 +56,30 @@ struct Common {
     /// What the wish has become.
     address: SocketAddr,
     distributed: bool,
+    /// Those that accept by themselves.
+    fellows: Arc<Fellows>,
     seats: Mutex<Seats>,
 }
 
 struct Seats {
     seats: Vec<Seat>,
-    /// The cores of the leaders' tasks that are there: the socket is open as long as one is.
-    pumps: Vec<u64>,
     next_number: u64,
-    /// Who accepts for all.
-    leader: Option<u64>,
-    /// The leader's task, which hears when there is another leader, and, if it waits for that, when
-    /// there is room.
+    /// Who accepts for all, until the kernel is done with that.
+    leader: Option<Leader>,
+    /// The leader's task, which hears when it is to end, and, if it waits for that, when there is
+    /// room.
     pump: Option<Waker>,
     full: bool,
     /// Where the search for the shortest queue begins.
     turn: usize,
     /// The listener is useless.
     failed: Option<(io::ErrorKind, String)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Leader {
+    number: u64,
+    core: u64,
 }
 
 struct Seat {
@@ -84,8 +93,6 @@ struct Seat {
     waker: Option<Waker>,
     /// It will not lead (again).
     finishing: bool,
-    /// Its task that accepts for all is there, with a number of its own for the socket.
-    pumping: bool,
     most: usize,
     /// Counted only under a limit.
     open: usize,
@@ -109,9 +116,13 @@ impl Seats {
         self.seats.iter_mut().find(|seat| seat.number == number)
     }
 
+    fn is_led_by(&self, number: u64) -> bool {
+        self.leader.is_some_and(|leader| leader.number == number)
+    }
+
     /// Whether no number for the socket is left.
     fn is_deserted(&self) -> bool {
-        self.seats.is_empty() && self.pumps.is_empty()
+        self.seats.is_empty() && self.leader.is_none()
     }
 
     /// The leader's task, if it waits for room.
@@ -154,6 +165,11 @@ impl Member {
         bind: impl FnOnce() -> io::Result<(OwnedFd, SocketAddr)>,
     ) -> io::Result<(OwnedFd, Member)> {
         Member::join_as((wanted, 0), distributed, bind)
+    }
+
+    /// It among those that accept by themselves, if they do.
+    pub(super) fn fellow(&self) -> Option<Fellow> {
+        (!self.is_distributed()).then(|| Fellow::join(&self.common.fellows, self.number))
     }
 
     /// Joins the cores that have a socket that the process was born with, or takes it as the first;
@@ -217,7 +233,6 @@ impl Member {
             None => {
                 let seats = Seats {
                     seats: Vec::new(),
-                    pumps: Vec::new(),
                     next_number: 0,
                     leader: None,
                     pump: None,
@@ -226,7 +241,8 @@ impl Member {
                     failed: None,
                 };
                 let (fd, address) = bind()?;
-                (Arc::new(Common { address, distributed, seats: Mutex::new(seats) }), fd)
+                let (fellows, seats) = (Arc::default(), Mutex::new(seats));
+                (Arc::new(Common { address, distributed, fellows, seats }), fd)
             }
         };
         let mut seats = common.lock();
@@ -240,7 +256,6 @@ impl Member {
             mail: VecDeque::new(),
             waker: None,
             finishing: false,
-            pumping: false,
             most: usize::MAX,
             open: 0,
             is_limited: false,
@@ -258,14 +273,10 @@ impl Member {
         poll_fn(|context| {
             let waker = context.waker().clone();
             let mut seats = self.common.lock();
-            let mut leader = None;
-            if seats.leader == Some(self.number) {
-                seats.leader = None;
-                leader = seats.pump.take();
-            }
+            let goes_on = seats.is_led_by(self.number);
+            let leader = if goes_on { seats.pump.take() } else { None };
             let seat = seats.seat(self.number).expect("a listener has its seat");
             seat.finishing = true;
-            let goes_on = seat.pumping;
             let displaced = if goes_on { seat.waker.replace(waker) } else { Some(waker) };
             drop(seats);
             guard::discard(displaced);
@@ -277,10 +288,7 @@ impl Member {
         let seat = seats.seat(self.number).expect("a listener has its seat");
         seat.listening = false;
         let mail = std::mem::take(&mut seat.mail);
-        // Somebody else is to lead.
-        let wakers: Vec<_> = seats.seats.iter_mut().filter_map(|seat| seat.waker.take()).collect();
         drop(seats);
-        wakers.into_iter().for_each(guard::wake);
         drop(turn);
         mail.into_iter().filter_map(|parcel| parcel.open().ok()).collect()
     }
@@ -297,7 +305,7 @@ impl Member {
             let lingers = seats.seats.iter().any(|seat| seat.core == core);
             // Where another core listens, the address is shared with it and not bound anew.
             seats.seats.iter().all(|seat| !seat.listening)
-                && (lingers || seats.pumps.contains(&core))
+                && (lingers || seats.leader.is_some_and(|leader| leader.core == core))
         })
     }
 
@@ -340,36 +348,15 @@ impl Member {
         Ok(connection)
     }
 
-    /// Accepts for all, if nobody does.
+    /// Begins to accept for all.
     fn lead(&self, fd: &Fd<State<Claim>>) -> io::Result<()> {
-        let mut seats = self.common.lock();
-        if seats.leader.is_some() {
-            return Ok(());
-        }
-        seats.leader = Some(self.number);
-        if let Some(seat) = seats.seat(self.number) {
-            seat.pumping = true;
-        }
-        drop(seats);
+        let common = Arc::clone(&self.common);
+        let leading = Leading { wish: self.wish, common, number: self.number };
         // A number of its own: it goes on accepting for the others until it has noticed the end.
-        match duplicate(fd.raw()) {
-            Ok(own) => {
-                let own = Fd::new(own, State::new(Claim::None));
-                self.common.lock().pumps.push(fd.home().core);
-                let common = Arc::clone(&self.common);
-                let pumping = Pumping { wish: self.wish, common, number: self.number, fd: own };
-                drop(spawn(pump(pumping)));
-                Ok(())
-            }
-            Err(error) => {
-                let mut seats = self.common.lock();
-                seats.leader = None;
-                if let Some(seat) = seats.seat(self.number) {
-                    seat.pumping = false;
-                }
-                Err(error)
-            }
-        }
+        let own = duplicate(fd.raw())?;
+        let pump = Pump { fd: Fd::new(own, State::new(Claim::Leading(leading))) };
+        drop(spawn(pump.run(Arc::clone(&self.common), self.number)));
+        Ok(())
     }
 
     /// The listener is gone; its socket follows when the kernel is done with it.
@@ -383,11 +370,8 @@ impl Member {
         seat.listening = false;
         let (mail, mine) = (std::mem::take(&mut seat.mail), seat.waker.take());
         let mut wakers = Vec::new();
-        if seats.leader == Some(self.number) {
-            seats.leader = None;
+        if seats.is_led_by(self.number) {
             wakers.extend(seats.pump.take());
-            // The first that looks leads.
-            wakers.extend(seats.seats.iter_mut().filter_map(|seat| seat.waker.take()));
         }
         let mut nobodys = Vec::new();
         for parcel in mail {
@@ -452,10 +436,15 @@ impl Taking<'_> {
     fn poll(&self, fd: &Fd<State<Claim>>, context: &mut Context<'_>) -> Poll<io::Result<Parcel>> {
         // No driver knows the number in the mail, so here the core has to be looked at.
         let _ = fd.raw();
-        self.0.lead(fd)?;
         // Clone before, and drop after, the lock is held: a waker may do anything.
         let mut waker = Some(context.waker().clone());
         let mut seats = self.0.common.lock();
+        if seats.leader.is_none() && seats.failed.is_none() {
+            seats.leader = Some(Leader { number: self.0.number, core: fd.home().core });
+            drop(seats);
+            self.0.lead(fd)?;
+            seats = self.0.common.lock();
+        }
         let failed = seats.failed.clone();
         let seat = seats.seat(self.0.number).expect("a listener has its seat");
         let answer = match seat.mail.pop_front() {
@@ -489,86 +478,93 @@ impl Drop for Taking<'_> {
 /// What the leader's task waits for.
 enum Event {
     Accepted(io::Result<OwnedFd>),
-    /// Another core is to lead.
-    Replaced,
+    /// Its listener goes.
+    Over,
 }
 
-/// The leader's task: accepts for all while somebody has room.
-async fn pump(pumping: Pumping) {
-    let Pumping { common, number, fd, .. } = &pumping;
-    let hand = |connection| {
-        let handed = common.lock().hand(Parcel::pack(connection));
-        // Nobody's is closed here, outside of the lock.
-        handed.ok().flatten().into_iter().for_each(guard::wake);
-    };
-    loop {
-        let mut accepting = pin!(accept::accept(fd));
-        let event = poll_fn(|context| match look(common, *number, context) {
-            Look::Replaced => Poll::Ready(Event::Replaced),
-            Look::Full => Poll::Pending,
-            Look::Room => accepting.as_mut().poll(context).map(Event::Accepted),
-        })
-        .await;
-        match event {
-            Event::Accepted(Ok(connection)) => hand(connection),
-            Event::Accepted(Err(error)) => return fail(common, &error),
-            Event::Replaced => break,
-        }
-    }
-    accept::stop(fd).await.into_iter().for_each(hand);
-}
-
-/// The leader's task is there until this is dropped.
-struct Pumping {
-    wish: Wish,
-    common: Arc<Common>,
-    number: u64,
+/// The leader's accept.
+struct Pump {
     fd: Fd<State<Claim>>,
 }
 
-impl Drop for Pumping {
+impl Pump {
+    /// The leader's task: accepts for all while somebody has room.
+    async fn run(self, common: Arc<Common>, number: u64) {
+        let fd = &self.fd;
+        let hand = |connection| {
+            let handed = common.lock().hand(Parcel::pack(connection));
+            // Nobody's is closed here, outside of the lock.
+            handed.ok().flatten().into_iter().for_each(guard::wake);
+        };
+        loop {
+            let mut accepting = pin!(accept::accept(fd));
+            let event = poll_fn(|context| match look(&common, number, context) {
+                Look::Over => Poll::Ready(Event::Over),
+                Look::Full => Poll::Pending,
+                Look::Room => accepting.as_mut().poll(context).map(Event::Accepted),
+            })
+            .await;
+            match event {
+                Event::Accepted(Ok(connection)) => hand(connection),
+                Event::Accepted(Err(error)) => return fail(&common, &error),
+                Event::Over => break,
+            }
+        }
+        accept::stop(fd).await.into_iter().for_each(hand);
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.fd.disarm();
+    }
+}
+
+/// Somebody leads until this is dropped, which is when the kernel is done with its accept.
+pub(super) struct Leading {
+    wish: Wish,
+    common: Arc<Common>,
+    number: u64,
+}
+
+impl Drop for Leading {
     fn drop(&mut self) {
         if forked() {
             return;
         }
-        self.fd.disarm();
         let mut all = all();
         let mut seats = self.common.lock();
-        let waker = seats.seat(self.number).and_then(|seat| {
-            seat.pumping = false;
-            seat.waker.take()
-        });
-        let core = self.fd.home().core;
-        let place = seats.pumps.iter().position(|pump| *pump == core);
-        seats.pumps.swap_remove(place.expect("a pump is counted"));
+        debug_assert!(seats.is_led_by(self.number), "one leads at a time");
+        seats.leader = None;
         if seats.is_deserted() {
             all.remove(&self.wish);
         }
+        // The first that looks leads; or it waits for this.
+        let wakers: Vec<_> = seats.seats.iter_mut().filter_map(|seat| seat.waker.take()).collect();
         drop((seats, all));
-        // The number is closed right after this.
-        waker.into_iter().for_each(guard::wake);
+        wakers.into_iter().for_each(guard::wake);
     }
 }
 
 enum Look {
     Room,
     Full,
-    Replaced,
+    Over,
 }
 
 fn look(common: &Common, number: u64, context: &Context<'_>) -> Look {
     let waker = context.waker().clone();
     let mut seats = common.lock();
-    let look = match seats.leader {
-        Some(leader) if leader == number => {
-            let has_room = |seat: &Seat| seat.listening && seat.has_room();
-            seats.full = !seats.seats.iter().any(has_room);
-            if seats.full { Look::Full } else { Look::Room }
-        }
-        _ => Look::Replaced,
+    let goes_on = seats.seat(number).is_some_and(|seat| seat.listening && !seat.finishing);
+    let look = if goes_on {
+        let has_room = |seat: &Seat| seat.listening && seat.has_room();
+        seats.full = !seats.seats.iter().any(has_room);
+        if seats.full { Look::Full } else { Look::Room }
+    } else {
+        Look::Over
     };
     let displaced = match look {
-        Look::Replaced => Some(waker),
+        Look::Over => Some(waker),
         _ => seats.pump.replace(waker),
     };
     drop(seats);

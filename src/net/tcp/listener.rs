@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::path::Path;
 use std::task::Poll;
 
-use super::common::Member;
+use super::common::{Leading, Member};
 use super::stream::TcpStream;
 use crate::driver::Call;
 use crate::net::accept::{self, State};
@@ -53,6 +53,8 @@ pub(super) enum Claim {
     Share(Share),
     /// The cores of a start have one socket.
     Member(Member),
+    /// It accepts for all of them.
+    Leading(#[expect(dead_code, reason = "it leads until it is dropped")] Leading),
 }
 
 /// How the cores that were started together share a listener's connections.
@@ -73,7 +75,7 @@ pub enum Accept {
     #[default]
     PerCore,
     /// One socket for all cores: whichever is free first accepts, so no connection waits for a busy
-    /// core while another one is idle. Nothing makes it even, and all cores take the same lock in the
+    /// core while another one is idle (one at most, which came while that core was asking). Nothing makes it even, and all cores take the same lock in the
     /// kernel.
     Shared,
     /// One core accepts for all, and hands each connection to the core at which the fewest wait, in
@@ -85,7 +87,11 @@ pub enum Accept {
 
 impl TcpListener {
     pub(super) fn new(fd: OwnedFd, claim: Claim) -> Self {
-        TcpListener { fd: Fd::new(fd, State::new(claim)) }
+        let fellow = match &claim {
+            Claim::Member(member) => member.fellow(),
+            _ => None,
+        };
+        TcpListener { fd: Fd::new(fd, State::among(fellow, claim)) }
     }
 
     /// Listens on the first of the addresses that can be bound.
@@ -234,7 +240,7 @@ impl TcpListener {
     /// first served. When the process is out of descriptors it waits until one is free, without
     /// spinning; a connection that its peer has already given up is passed over.
     ///
-    /// `IORING_OP_ACCEPT`, multishot: kernel 5.19.
+    /// `IORING_OP_ACCEPT`, kernel 5.5; multishot (5.19) where one core accepts without a limit.
     ///
     /// # Errors
     /// What makes the listener useless; it is not worth another try.
@@ -301,12 +307,11 @@ impl TcpListener {
         options::local_address(&self.fd)
     }
 
-    /// Stops accepting, and gives out the connections that had been accepted and not taken: so none is
-    /// lost that the kernel has given away.
+    /// Stops accepting, and gives out the connections that had been accepted and not taken, and those
+    /// that wait in the kernel's backlog at this moment: so none is lost.
     ///
-    /// What waits in the kernel's backlog is for whoever else has the socket: a successor to whom it
-    /// was [handed over](crate::net::HandOver), or the cores that share it. If nobody has, those
-    /// connections are reset.
+    /// What comes later is for whoever else has the socket: a successor to whom it was [handed
+    /// over](crate::net::HandOver), or the cores that share it. If nobody has, it is refused.
     ///
     /// # Errors
     /// What `close` answers.
@@ -390,7 +395,7 @@ impl Drop for TcpListener {
         match &self.fd.family {
             Claim::Share(share) => share.retire(),
             Claim::Member(member) => member.retire(),
-            Claim::None => {}
+            Claim::None | Claim::Leading(_) => {}
         }
         self.fd.disarm();
     }

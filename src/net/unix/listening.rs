@@ -59,8 +59,9 @@ impl Listening {
             predecessors_left(&wish, core).await;
             let bind = || bind(kind, &address, choices);
             match Share::listen(wish.clone(), core, duplicate, bind) {
-                Ok((fd, share)) => {
-                    return Ok(Listening { fd: Fd::new(fd, State::new(Some(share))) });
+                Ok((fd, fellow, share)) => {
+                    let state = State::among(Some(fellow), Some(share));
+                    return Ok(Listening { fd: Fd::new(fd, state) });
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(PAUSE).await,
                 Err(error) => return Err(error),

@@ -6,13 +6,16 @@
 //!   core 1  bind ─────┴────── descriptor 9, its accept
 //! ```
 //!
-//! Each core has an accept of its own in flight on it, and the kernel wakes one of those that wait.
+//! Each core has an accept of its own in flight on it, and the kernel wakes one of those that wait
+//! (`fellows`).
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::net::fellows::{Fellow, Fellows};
+use crate::sys::atomic::Arc;
 use crate::sys::fd::OwnedFd;
 use crate::sys::fork::forked;
 use crate::sys::unix_addr::UnixAddress;
@@ -34,6 +37,7 @@ struct Listeners {
 #[derive(Default)]
 struct Choice {
     holders: Vec<Holder>,
+    fellows: Arc<Fellows>,
     removal: Option<Removal>,
 }
 
@@ -65,14 +69,14 @@ impl Share {
         core: u64,
         duplicate: impl FnOnce(RawFd) -> io::Result<OwnedFd>,
         bind: impl FnOnce() -> io::Result<(OwnedFd, Option<Removal>)>,
-    ) -> io::Result<(OwnedFd, Share)> {
+    ) -> io::Result<(OwnedFd, Fellow, Share)> {
         // Held meanwhile: the cores come one after the other, and no descriptor is closed.
         let mut listeners = listeners();
         let number = listeners.next;
         listeners.next += 1;
         let choice = listeners.chosen.get_mut(&wish);
         let in_use = choice.filter(|choice| choice.holders.iter().any(|it| it.listening));
-        let fd = match in_use {
+        let (fd, fellows) = match in_use {
             Some(choice) => {
                 let mut holders = choice.holders.iter().filter(|it| it.listening);
                 if holders.clone().any(|it| it.core == core) {
@@ -82,17 +86,20 @@ impl Share {
                 let there = holders.next().expect("somebody listens").raw;
                 let fd = duplicate(there)?;
                 choice.holders.push(Holder { number, core, raw: fd.raw(), listening: true });
-                fd
+                (fd, Arc::clone(&choice.fellows))
             }
             None => {
                 let (fd, removal) = bind()?;
                 let holders = vec![Holder { number, core, raw: fd.raw(), listening: true }];
                 // Whoever held what was there before finds out by the number.
-                listeners.chosen.insert(wish.clone(), Choice { holders, removal });
-                fd
+                let fellows = Arc::default();
+                let choice = Choice { holders, fellows: Arc::clone(&fellows), removal };
+                listeners.chosen.insert(wish.clone(), choice);
+                (fd, fellows)
             }
         };
-        Ok((fd, Share { wish, number }))
+        drop(listeners);
+        Ok((fd, Fellow::join(&fellows, number), Share { wish, number }))
     }
 
     /// Whether a descriptor of a listener that `core` has dropped is still open there.

@@ -16,7 +16,7 @@ use quoit::task::yield_now;
 use quoit::time::{call_later, sleep};
 
 use super::{assert_fruitful, silence_planted_panics};
-use crate::loopback::{lap, listen, pair, scaled};
+use crate::loopback::{lap, listen, own_address, pair, scaled};
 use crate::quarantine::{PIECE, QuarantineBuf, violations};
 use crate::support::{Ledger, Watch, isolated, ledger, settle};
 
@@ -220,7 +220,7 @@ async fn in_lines(make: fn() -> Waker, pair: &mut (TcpStream, std::net::TcpStrea
     peer.write_all(b"2").unwrap();
     assert_eq!(&*second.await.unwrap().unwrap(), b"2");
 
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind((own_address(), 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     {
         let mut accept = pin!(listener.accept());

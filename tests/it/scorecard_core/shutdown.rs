@@ -20,7 +20,7 @@ use quoit::runtime::{self, Builder, Runtime};
 use quoit::task::yield_now;
 
 use super::{assert_fruitful, silence_planted_panics};
-use crate::loopback::{blackhole, lap, listen, pair, pair_of_ours, scaled};
+use crate::loopback::{blackhole, lap, listen, own_address, pair, pair_of_ours, scaled};
 use crate::quarantine::{PIECE, QuarantineBuf, violations};
 use crate::support::{Ledger, Watch, isolated, kernel, patient, under};
 
@@ -160,7 +160,8 @@ fn s05_a_runtime_that_ends_in_full_swing_leaves_nothing_behind() {
             _ => (path, IN_FILE),
         };
         let (_listener, _filling, hole) = blackhole();
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address =
+            std::net::TcpListener::bind((own_address(), 0)).unwrap().local_addr().unwrap();
         let scene = Scene { address, hole, path, filling, memory: Memory::new() };
         let (mut in_the_middle, mut slowest) = (0, Duration::ZERO);
         let rounds = scaled(50, 6);
