@@ -229,7 +229,8 @@ fn when_a_core_goes_the_wakes_of_its_accept_do_not_go_with_it() {
                 sleep(Duration::from_millis(2)).await;
                 // Its core does not turn meanwhile, and then cancels before it hears of this.
                 let address = serving.address.lock().unwrap().unwrap();
-                let client = std::net::TcpStream::connect(address).unwrap();
+                let mut client = std::net::TcpStream::connect(address).unwrap();
+                client.set_nonblocking(true).unwrap();
                 drop(accepting);
                 let mut given_out = Vec::new();
                 if finishes {
@@ -237,12 +238,19 @@ fn when_a_core_goes_the_wakes_of_its_accept_do_not_go_with_it() {
                 } else {
                     drop(listener);
                 }
-                if !given_out.is_empty() {
-                    // Then the other one gets another.
-                    drop(std::net::TcpStream::connect(address).unwrap());
-                }
+                let mut has_ended = || match client.read(&mut [0]) {
+                    Ok(count) => count == 0,
+                    Err(error) => error.kind() == ErrorKind::ConnectionReset,
+                };
+                // A kernel that interrupts has accepted it already. Then the other one gets another.
+                until(|| {
+                    let is_taken = !given_out.is_empty() || has_ended();
+                    is_taken || serving.done.load(Ordering::SeqCst)
+                })
+                .await;
+                // Refused if the other one has what it waited for, and is gone.
+                drop(std::net::TcpStream::connect(address));
                 until(|| serving.done.load(Ordering::SeqCst)).await;
-                drop((client, given_out));
             });
             start.unwrap();
         }
