@@ -134,14 +134,13 @@ impl Pool {
     /// As [`lease`](Self::lease); the bytes are copied if too few buffers would be left.
     #[inline]
     pub(crate) fn take_over(self: &Rc<Self>, bid: u16, len: usize) -> PooledBuf {
-        let lease = self.lease(bid, len);
-        if self.buffers.leases() > self.enough && len > 0 { self.copy(&lease) } else { lease }
+        if self.is_short() && len > 0 { self.copy(bid, len) } else { self.lease(bid, len) }
     }
 
     #[cold]
-    fn copy(&self, lease: &[u8]) -> PooledBuf {
+    fn copy(self: &Rc<Self>, bid: u16, len: usize) -> PooledBuf {
         self.count_copied();
-        PooledBuf::copied(lease)
+        PooledBuf::copied(&self.lease(bid, len))
     }
 }
 

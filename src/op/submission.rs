@@ -64,7 +64,8 @@ impl<T: Op> Submission<T> {
         };
         match ring.submit(op, waker) {
             Ok(id) => {
-                self.state = State::InFlight(ring, id);
+                // Nothing has to be dropped in its place, and to find that out costs a call.
+                std::mem::forget(std::mem::replace(&mut self.state, State::InFlight(ring, id)));
                 Poll::Pending
             }
             Err(op) => Poll::Ready(op.complete(Cqe::refusal(0, libc::ENOMEM))),
@@ -110,7 +111,11 @@ impl<T: Op> Future for Submission<T> {
             State::InFlight(ring, id) => match ring.take::<T>(*id, context) {
                 None => Poll::Pending,
                 Some((op, cqe)) => {
-                    self.state = State::Done;
+                    match std::mem::replace(&mut self.state, State::Done) {
+                        // It can only be this one: no call of drop glue is needed.
+                        State::InFlight(ring, _) => drop(ring),
+                        other => drop(other),
+                    }
                     Poll::Ready(op.complete(cqe))
                 }
             },

@@ -95,6 +95,11 @@ impl<'a, const N: usize, R: Default> Turn<'a, N, R> {
         if ticket.is_none() && !self.held().replace(true) {
             return Poll::Ready(());
         }
+        self.poll_line(ticket, context)
+    }
+
+    #[cold]
+    fn poll_line(&self, ticket: &mut Ticket, context: &Context<'_>) -> Poll<()> {
         // Cloned here, and the old one dropped here: neither runs while the line is out.
         let mut waker = context.waker().clone();
         self.with_line(|line| line.wait(ticket, &mut waker))

@@ -182,7 +182,11 @@ impl Future for Receiving<'_> {
                 }
                 Step::Done => panic!("`recv` was polled after it had completed"),
             };
-            self.step = Step::Done;
+            match std::mem::replace(&mut self.step, Step::Done) {
+                // It is nearly always this one, and then no call of drop glue is needed.
+                Step::Reading(reading) => drop(reading),
+                other => drop(other),
+            }
             return Poll::Ready(result);
         }
     }

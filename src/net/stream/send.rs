@@ -138,10 +138,12 @@ impl<B: IoBuf> Future for Write<'_, B> {
                 }
                 Step::Sending(send) => {
                     let (send, sent) = ready!(Pin::new(send).poll(context));
-                    this.0 = Step::Done;
                     match send.judge(sent) {
-                        Ok(send) => this.0 = Step::Sending(Submission::new(send)),
-                        Err(result) => return Poll::Ready(result),
+                        Ok(send) => this.0.become_step(Step::Sending(Submission::new(send))),
+                        Err(result) => {
+                            this.0.become_step(Step::Done);
+                            return Poll::Ready(result);
+                        }
                     }
                     continue;
                 }
@@ -170,12 +172,19 @@ impl<B: IoBuf> Future for Write<'_, B> {
                 }
             }
             let send = Send { writing, buf, done: 0, all };
-            this.0 = Step::Sending(Submission::new(send));
+            this.0.become_step(Step::Sending(Submission::new(send)));
         }
     }
 }
 
-impl<B: IoBuf> Step<'_, B> {
+impl<'a, B: IoBuf> Step<'a, B> {
+    /// Goes on from `Done`, or from a submission that has ended. Neither has anything to drop, and to
+    /// find that out costs a call each time.
+    #[inline]
+    fn become_step(&mut self, next: Step<'a, B>) {
+        std::mem::forget(std::mem::replace(self, next));
+    }
+
     /// The turn is another's. Leaves the buffer in line, unless it is to be sent by itself.
     #[cold]
     fn gather(&mut self) {
@@ -350,7 +359,7 @@ impl<B: IoBuf> Send<B> {
 unsafe impl<B: IoBuf> Op for Send<B> {
     type Output = (Self, io::Result<usize>);
 
-    #[inline]
+    #[inline(always)]
     fn prepare(&mut self) -> Sqe {
         let (start, len) = rest_to_write(&self.buf, self.done);
         opcode::Send::new(types::Fd(self.writing.0.raw()), start, len)
