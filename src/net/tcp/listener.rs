@@ -75,8 +75,8 @@ pub enum Accept {
     #[default]
     PerCore,
     /// One socket for all cores: whichever is free first accepts, so no connection waits for a busy
-    /// core while another one is idle (one at most, which came while that core was asking). Nothing makes it even, and all cores take the same lock in the
-    /// kernel.
+    /// core while another one is idle (one at most, which came while that core was asking). Nothing
+    /// makes it even, and all cores take the same lock in the kernel.
     Shared,
     /// One core accepts for all, and hands each connection to the core at which the fewest wait, in
     /// turn where that is equal: even to the last one, also for few connections that live long. A
