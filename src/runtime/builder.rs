@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::diagnose::{Failed, why};
 use super::entry::Main;
 use super::error::{Error, Result};
-use super::shard::{Seat, Settings, Shard, next_number};
+use super::roll::Roll;
+use super::shard::{Seat, Settings, Shard};
 use super::{Runtime, start};
 use crate::buf::pool;
 use crate::driver::caps::{Mask, UnknownCaps};
@@ -428,7 +429,7 @@ impl Builder {
             Cpus::These(numbers) => numbers.len() == 1,
         };
         assert!(one, "build and run make one core, on this thread; call start_per_core for more");
-        let seat = Seat { index: 0, count: 1, group: next_number() };
+        let seat = Seat { index: 0, roll: Roll::new(1) };
         Ok(Runtime::of(self.open(seat)?))
     }
 
@@ -495,15 +496,17 @@ impl Builder {
             log: self.log.clone(),
             receive_buffers: self.receive_buffers,
         };
+        let core = Some(seat.index);
         Shard::new(driver, seat, settings).map_err(|error| {
             let step = "mapping the table of operations";
-            Failed { core: Some(seat.index), step, error }.explain()
+            Failed { core, step, error }.explain()
         })
     }
 
     /// Opens one core on this thread.
     pub(super) fn open(&self, seat: Seat) -> Result<Shard> {
-        let failed = |step| move |error| Failed { core: Some(seat.index), step, error }.explain();
+        let core = Some(seat.index);
+        let failed = |step| move |error| Failed { core, step, error }.explain();
         if fork::forked() {
             return Err(failed("opening a ring in a forked child")(fork::Forked.into()));
         }
@@ -513,16 +516,16 @@ impl Builder {
             let error = io::Error::new(io::ErrorKind::InvalidInput, text);
             return Err(failed("choosing the sizes of the rings")(error));
         }
-        let driver = self.open_driver(seat).map_err(|error| explain(Some(seat.index), error))?;
+        let driver = self.open_driver(seat.index).map_err(|error| explain(core, error))?;
         self.shard(driver, seat)
     }
 
-    fn open_driver(&self, seat: Seat) -> std::result::Result<Box<dyn Driver>, Neither> {
+    fn open_driver(&self, index: usize) -> std::result::Result<Box<dyn Driver>, Neither> {
         let only = |wanted| Neither { wanted, other: None };
         let kind = match &self.kernel {
             Kernel::Own(make) => {
                 let step = "opening a driver of the program's own";
-                return make(seat.index).map_err(|error| only(Refused { step, error }));
+                return make(index).map_err(|error| only(Refused { step, error }));
             }
             Kernel::Kind(kind) => *kind,
             Kernel::Open => DriverKind::of_the_environment().map_err(only)?,
@@ -540,7 +543,7 @@ impl Builder {
             only(Refused { step: "reading QUOIT_WAITING", error: unknown.into() })
         })?;
         let sizes = Sizes { mask: mask.map_err(unknown)?, waiting, ..self.sizes };
-        let fault = self.faults.as_ref().map(|faults| faults(seat.index));
+        let fault = self.faults.as_ref().map(|faults| faults(index));
         let choice = kind.open_with(sizes, fault)?;
         self.say(choice.refused);
         Ok(choice.found)

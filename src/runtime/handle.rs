@@ -117,9 +117,7 @@ impl Handle {
         let (promise, task) = remote_task::pair();
         let message = move || {
             // The closure runs within the task, and so does its panic.
-            let task = spawn(async move { f().await });
-            let delivery = spawn(async move { promise.keep(task.await) });
-            drop(delivery);
+            drop(spawn(promise.keep(async move { f().await })));
         };
         self.remote.send(message).map_err(|_| CoreEnded(()))?;
         Ok(task)

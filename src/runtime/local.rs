@@ -1,9 +1,12 @@
 //! What this floor leaves on each core: its seat, its stop, its numbers, and the way in.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use super::handle::Handle;
+use super::per_core::Values;
+use super::roll::Roll;
 use super::stats::Stats;
 use super::stop::Stop;
 use crate::buf::pool::Pool;
@@ -31,6 +34,10 @@ pub(super) struct Local {
     pub(super) fruitless: Cell<u64>,
     pub(super) panics: Cell<u64>,
     pub(super) caught_panics: Rc<Cell<u64>>,
+    /// Those that were started together, and the ways in to them, once they are asked for.
+    pub(super) roll: Arc<Roll>,
+    pub(super) handles: OnceCell<Box<[Handle]>>,
+    pub(super) values: Values,
     /// Sleeps that were known to have a reason when one last seemed to have none.
     pub(super) excused: Cell<u64>,
 }
@@ -44,6 +51,11 @@ impl Local {
     /// That of the current core.
     pub(super) fn current() -> Option<Rc<Local>> {
         current::with(|part: &Checked| Rc::clone(part.get()))
+    }
+
+    /// The ways in to the cores that were started together.
+    pub(super) fn handles(&self) -> &[Handle] {
+        self.handles.get_or_init(|| self.roll.handles())
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -25,13 +25,16 @@
 //! be set with [`Builder::drain_deadline`].
 
 mod builder;
+mod call;
 mod core;
 pub(crate) mod diagnose;
 pub(crate) mod entry;
 pub(crate) mod error;
 mod handle;
 mod local;
+mod per_core;
 mod remote_task;
+pub(crate) mod roll;
 pub(crate) mod shard;
 mod simulated;
 mod start;
@@ -44,12 +47,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 pub use self::builder::{Builder, Signal};
+pub use self::call::{Call, Gone, map_cores};
 pub use self::core::{Core, Shutdown};
 pub use self::entry::{Main, Outcome};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::handle::{CoreEnded, Handle};
 use self::local::Local;
+pub use self::per_core::PerCore;
 pub use self::remote_task::RemoteTask;
+pub use self::roll::{NoSuchCore, core_at, core_for, cores};
 use self::shard::Shard;
 pub use self::stats::Stats;
 pub use crate::driver::Waiting;

@@ -1,12 +1,14 @@
 //! A task on another core: its output, and the place where that is awaited.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::sys::atomic::Arc;
+use crate::sys::fork::{Forked, forked};
 use crate::sys::{current, guard};
 use crate::task::JoinError;
 
@@ -57,7 +59,21 @@ impl<T> Shared<T> {
 }
 
 impl<T> Promise<T> {
-    pub(super) fn keep(self, outcome: Result<T, JoinError>) {
+    /// Runs `future`, and answers with what becomes of it.
+    pub(super) async fn keep(self, future: impl Future<Output = T>) {
+        let outcome = {
+            let mut future = pin!(future);
+            // A panic is the answer, and not this task's.
+            poll_fn(|context| {
+                let poll = || future.as_mut().poll(context);
+                match catch_unwind(AssertUnwindSafe(poll)) {
+                    Ok(poll) => poll.map(Ok),
+                    Err(panic) => Poll::Ready(Err(JoinError::panicked(panic))),
+                }
+            })
+            .await
+        };
+        // The future is gone: what it held is free when the answer comes.
         self.settle(outcome);
     }
 
@@ -79,7 +95,10 @@ impl<T> Promise<T> {
 
 impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
-        self.settle(Err(JoinError::cancelled()));
+        // In a forked child a thread of the parent may have held the lock.
+        if !forked() {
+            self.settle(Err(JoinError::cancelled()));
+        }
     }
 }
 
@@ -97,6 +116,9 @@ impl<T> RemoteTask<T> {
             current::id().is_none(),
             "RemoteTask::wait was called inside a runtime and would block its core; await it there"
         );
+        if forked() {
+            return Err(JoinError::refused(Forked.into()));
+        }
         let mut state = self.0.lock();
         while let State::Pending(_) = &*state {
             state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -117,6 +139,9 @@ impl<T> Future for RemoteTask<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if forked() {
+            return Poll::Ready(Err(JoinError::refused(Forked.into())));
+        }
         // Clone before, and drop after, the lock is held: a waker may do anything.
         let mut waker = Some(context.waker().clone());
         let mut state = self.0.lock();

@@ -1,6 +1,6 @@
 //! One core's loop: everything that a core has, and the lap that turns it.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -9,7 +9,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Turn;
+use super::handle::Handle;
 use super::local::Local;
+use super::per_core::Values;
+use super::roll::Roll;
 use super::stop::Stop;
 use crate::buf::pool::Pool;
 use crate::driver::{Driver, Unparker, Wait};
@@ -37,11 +40,10 @@ pub(crate) fn next_number() -> u64 {
 }
 
 /// Where a core stands among those that were started together.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Seat {
     pub(crate) index: usize,
-    pub(crate) count: usize,
-    pub(crate) group: u64,
+    pub(crate) roll: Arc<Roll>,
 }
 
 /// What a core needs to know about itself.
@@ -94,7 +96,7 @@ pub(crate) struct Shard {
 
 impl Shard {
     pub(super) fn new(driver: Box<dyn Driver>, seat: Seat, settings: Settings) -> io::Result<Self> {
-        let mut core = Core::new(next_number(), seat.index, seat.count, seat.group);
+        let mut core = Core::new(next_number(), seat.index, seat.roll.count, seat.roll.group);
         core.log = settings.log.clone();
         let ring = Rc::new(Ring::new(core.id, driver, settings.limits)?);
         let unparker = ring.unparker();
@@ -125,9 +127,13 @@ impl Shard {
             panics: Cell::new(0),
             caught_panics: Rc::clone(&core.caught_panics),
             excused: Cell::new(0),
+            handles: OnceCell::new(),
+            values: Values::default(),
+            roll: seat.roll,
         });
         local.install(&core);
         let listed = Some(registry::Listed::new(Arc::clone(&remote)));
+        local.roll.enter(Handle::of(&local));
         blocking.join();
         let (drain, grace) = (settings.drain, settings.grace);
         let lap = Cell::new(ring.now());
@@ -288,6 +294,7 @@ impl Shard {
         let _entered = current::enter(&self.core);
         self.scheduler.shut_down();
         self.timers.shut_down();
+        self.local.values.shut_down();
         let log = self.local.log.clone();
         let start = Instant::now();
         let mut warned = 0;

@@ -27,7 +27,8 @@ use super::diagnose::{Failed, START_THREAD};
 use super::entry::{Main, Seal};
 use super::error::{BoxError, Error, Result};
 use super::local::Local;
-use super::shard::{Seat, next_number};
+use super::roll::Roll;
+use super::shard::Seat;
 use crate::sys::atomic::Arc;
 use crate::sys::signals::{self, Blocked};
 use crate::sys::{clock, cpus};
@@ -134,12 +135,12 @@ impl Supervisor {
         events: &Sender<(usize, Event)>,
         bell: &Arc<PipeWriter>,
     ) -> Result<()> {
-        let group = next_number();
+        let roll = Roll::new(cpus.len());
         let mut gates = Vec::new();
         for (index, &cpu) in cpus.iter().enumerate() {
             let (gate, go) = mpsc::channel();
             let post = Post { index, events: events.clone(), bell: Arc::clone(bell) };
-            let seat = Seat { index, count: cpus.len(), group };
+            let seat = Seat { index, roll: Arc::clone(&roll) };
             let (builder, main) = (Arc::clone(&self.builder), Arc::clone(&main));
             let name = format!("{}-{index}", builder.thread_name);
             let body = move || run_core(&builder, &*main, cpu, seat, &post, &go);
@@ -310,6 +311,7 @@ fn run_core<Form, M: Main<Form>>(
     if builder.pin {
         pin(cpu, seat.index, builder);
     }
+    let index = seat.index;
     let shard = match builder.open(seat) {
         Ok(shard) => shard,
         Err(error) => return post.send(Event::Refused(error)),
@@ -322,8 +324,8 @@ fn run_core<Form, M: Main<Form>>(
     let ended = catch_unwind(AssertUnwindSafe(|| shard.block_on(until_stopped(main, core))));
     // Told before the core drains: a failure stops the others at once.
     post.send(Event::Ended(match ended {
-        Ok(outcome) => outcome.map_err(|error| Error::main(seat.index, error)),
-        Err(panic) => Err(Error::panic(seat.index, panic)),
+        Ok(outcome) => outcome.map_err(|error| Error::main(index, error)),
+        Err(panic) => Err(Error::panic(index, panic)),
     }));
 }
 

@@ -5,8 +5,10 @@ use std::rc::Rc;
 use crate::driver::sim::{Shared, Simulated};
 use crate::runtime::Main;
 use crate::runtime::error::BoxError;
-use crate::runtime::shard::{Seat, next_number};
+use crate::runtime::roll::Roll;
+use crate::runtime::shard::Seat;
 use crate::runtime::{Builder, Runtime};
+use crate::sys::atomic::Arc;
 use crate::task::{JoinHandle, describe};
 
 type Outcome = Result<(), BoxError>;
@@ -58,10 +60,10 @@ impl Machine {
 
     /// Starts its cores, anew after a crash.
     pub(super) fn start(&mut self, world: &Shared, builder: &Builder) {
-        let group = next_number();
+        let roll = Roll::new(self.spec.cores);
         for index in 0..self.spec.cores {
             let number = world.borrow_mut().add_core(self.host);
-            let seat = Seat { index, count: self.spec.cores, group };
+            let seat = Seat { index, roll: Arc::clone(&roll) };
             let driver = Box::new(Simulated::new(world, number));
             let runtime = builder.clone().build_on(driver, seat).expect("memory for a core");
             let main = Some((self.spec.start)(&runtime));

@@ -7,6 +7,7 @@ mod blocking;
 mod caps;
 mod close;
 mod connect;
+mod cores;
 #[path = "../fuzz/cqe.rs"]
 mod cqe;
 mod doctor;
