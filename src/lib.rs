@@ -64,6 +64,7 @@ pub mod doctor;
 pub mod driver;
 pub mod fs;
 pub mod io;
+pub mod mesh;
 pub mod net;
 mod op;
 pub mod runtime;

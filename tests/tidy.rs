@@ -21,6 +21,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("task", 2),
     ("time", 3),
     ("io", 3),
+    ("mesh", 3),
     ("runtime", 4),
     ("net", 4),
     ("fs", 4),
@@ -59,7 +60,9 @@ const ATOMIC_FILES: &[&str] = &[
     "src/task/blocking/job.rs",
     "src/task/blocking/pool.rs",
     // Which core a thread runs: a model has threads of its own.
+    "src/sys/bell.rs",
     "src/sys/current.rs",
+    "src/sys/lane.rs",
     // The number of a static, which no model needs: it is all there is to see.
     "src/runtime/per_core.rs",
     "src/sys/fork.rs",

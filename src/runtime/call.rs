@@ -34,6 +34,8 @@ impl Handle {
     /// task there like all others. The future need not be `Send`: it never leaves the core. To ask the
     /// core on which one is works as well, and takes the same way.
     ///
+    /// What is asked within one turn of a core's tasks is handed over together at its end.
+    ///
     /// # Errors
     /// The answer is [`Gone`] when there will be none: the core has ended, or ends before it answers, or
     /// `f` or its future panics.

@@ -98,7 +98,7 @@ impl Handle {
         F: FnOnce() + Send + 'static,
     {
         let callback = Callback(Some(f));
-        self.remote.send(|| callback.call()).map_err(|_| CoreEnded(()))
+        self.remote.send_soon(|| callback.call()).map_err(|_| CoreEnded(()))
     }
 
     /// Has the core call `f` and run the future that it returns as a task.
@@ -119,7 +119,7 @@ impl Handle {
             // The closure runs within the task, and so does its panic.
             drop(spawn(promise.keep(async move { f().await })));
         };
-        self.remote.send(message).map_err(|_| CoreEnded(()))?;
+        self.remote.send_soon(message).map_err(|_| CoreEnded(()))?;
         Ok(task)
     }
 }

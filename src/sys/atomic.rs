@@ -32,6 +32,32 @@ pub(crate) use loom::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence,
 };
 
+/// An `Arc` of which the model checker knows that its last holder sees what all others did.
+#[cfg(not(loom))]
+pub(crate) use std::sync::Arc as Shared;
+
+#[cfg(loom)]
+pub(crate) use loom::sync::Arc as Shared;
+
+#[cfg(loom)]
+pub(crate) use loom::cell::UnsafeCell;
+
+/// As the model checker's, which sees to it that no two uses overlap.
+#[cfg(not(loom))]
+pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    pub(crate) fn new(value: T) -> Self {
+        UnsafeCell(std::cell::UnsafeCell::new(value))
+    }
+
+    #[inline]
+    pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+}
+
 /// What another thread can reach, for as long as it may be reached: the model checker sees to it that
 /// the end comes after every use. Otherwise it is nothing.
 #[cfg(not(loom))]

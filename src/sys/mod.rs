@@ -2,6 +2,7 @@
 
 pub(crate) mod addr;
 pub(crate) mod atomic;
+pub(crate) mod bell;
 pub(crate) mod clock;
 pub(crate) mod control;
 pub(crate) mod cpus;
@@ -14,6 +15,7 @@ pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod guard;
 pub(crate) mod inherited;
+pub(crate) mod lane;
 pub(crate) mod limits;
 pub(crate) mod listeners;
 pub(crate) mod log;

@@ -33,6 +33,12 @@ impl Node {
         Node { next: AtomicPtr::new(ptr::null_mut()), vtable }
     }
 
+    /// Puts it in front of `next`. Only while whoever calls has the node alone.
+    pub(super) fn link(&self, next: Option<NonNull<Node>>) {
+        let next = next.map_or(ptr::null_mut(), NonNull::as_ptr);
+        self.next.store(next, Ordering::Relaxed);
+    }
+
     pub(crate) fn vtable(&self) -> NonNull<NodeVtable> {
         self.vtable
     }
@@ -61,6 +67,15 @@ impl Remote {
     /// # Safety
     /// `node` is valid until it is consumed, in no inbox, and may be consumed on any thread.
     pub(crate) unsafe fn push(&self, node: NonNull<Node>) -> bool {
+        // SAFETY: the caller's promise; one node is a chain.
+        unsafe { self.push_chain(node, node) }
+    }
+
+    /// Hands over a chain of nodes that are linked from the newest to the oldest.
+    ///
+    /// # Safety
+    /// As for [`push`](Remote::push), for each node.
+    pub(super) unsafe fn push_chain(&self, newest: NonNull<Node>, oldest: NonNull<Node>) -> bool {
         if forked() {
             // The core is the parent's, and so is the eventfd that would end its sleep.
             return false;
@@ -70,11 +85,11 @@ impl Remote {
             if head == closed() {
                 return false;
             }
-            // SAFETY: the node is ours until the exchange below has published it.
-            unsafe { node.as_ref() }.next.store(head, Ordering::Relaxed);
+            // SAFETY: the nodes are ours until the exchange below has published them.
+            unsafe { oldest.as_ref() }.next.store(head, Ordering::Relaxed);
             match self.head.compare_exchange_weak(
                 head,
-                node.as_ptr(),
+                newest.as_ptr(),
                 Ordering::Release,
                 Ordering::Relaxed,
             ) {
@@ -91,16 +106,37 @@ impl Remote {
     /// # Errors
     /// Gives `message` back when the core has ended.
     pub(crate) fn send<F: FnOnce() + Send + 'static>(&self, message: F) -> Result<(), F> {
+        // SAFETY: the node was just made, of this message.
+        unsafe { self.push_message(Remote::node_of(message)) }
+    }
+
+    /// A node that is the head of a message in a box. It stays until `run` or `discard` takes it back.
+    pub(super) fn node_of<F: FnOnce() + Send + 'static>(message: F) -> NonNull<Message<F>> {
         // SAFETY: the functions take a node that is the head of a `Message<F>`, which this becomes.
         let node = unsafe { Node::new(NonNull::from(const { &Message::<F>::VTABLE })) };
-        let boxed = Box::new(Message { node, message });
-        let node = NonNull::from(Box::leak(boxed)).cast::<Node>();
-        // SAFETY: the box is leaked, so the node stays until `run` or `discard` takes it back.
-        if unsafe { self.push(node) } {
+        NonNull::from(Box::leak(Box::new(Message { node, message })))
+    }
+
+    /// # Errors
+    /// Gives the message back when the core has ended.
+    ///
+    /// # Safety
+    /// `message` is what `node_of` returned, and in no inbox.
+    pub(super) unsafe fn push_message<F>(&self, message: NonNull<Message<F>>) -> Result<(), F>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        // SAFETY: the box is leaked, so the node stays; a message may be consumed anywhere.
+        if unsafe { self.push(message.cast()) } {
             return Ok(());
         }
         // SAFETY: it was refused, so this is still the only pointer to the box.
-        Err(unsafe { Box::from_raw(node.cast::<Message<F>>().as_ptr()) }.message)
+        Err(unsafe { Box::from_raw(message.as_ptr()) }.message)
+    }
+
+    /// Whether it is known that nothing is accepted any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.head.load(Ordering::Relaxed) == closed()
     }
 
     /// Whether nothing waits to be taken.
@@ -142,6 +178,16 @@ impl Batch {
         Batch(first)
     }
 
+    /// Nodes that no inbox took, linked from the newest to the oldest.
+    ///
+    /// # Safety
+    /// The caller has them alone, and they are valid until they are consumed.
+    pub(super) unsafe fn of_chain(newest: NonNull<Node>, oldest: NonNull<Node>) -> Batch {
+        // SAFETY: the caller's promise.
+        unsafe { oldest.as_ref() }.link(None);
+        Batch::in_order(newest.as_ptr())
+    }
+
     /// Takes the oldest.
     pub(crate) fn pop(&mut self) -> Option<Taken> {
         let node = NonNull::new(self.0)?;
@@ -177,7 +223,7 @@ impl Drop for Taken {
 }
 
 #[repr(C)]
-struct Message<F> {
+pub(super) struct Message<F> {
     node: Node,
     message: F,
 }

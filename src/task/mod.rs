@@ -9,6 +9,7 @@ mod gather;
 mod inbox;
 mod join;
 mod join_macros;
+pub(crate) mod outbox;
 mod raw;
 pub(crate) mod registry;
 mod scheduler;

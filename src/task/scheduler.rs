@@ -10,6 +10,7 @@ use super::blocking::pool::Pool;
 use super::blocks::Blocks;
 use super::inbox::Remote;
 use super::join::JoinError;
+use super::outbox::Outbox;
 use super::raw::{self, ABORTED, AWAITED, DONE, Header, Joiner, QUEUED};
 use super::table::{Table, TaskId};
 use crate::sys::atomic::Arc;
@@ -32,6 +33,7 @@ pub(crate) struct Scheduler {
     blocks: Blocks,
     /// The threads for what blocks; none where it is run in place.
     pool: Option<Pool>,
+    outbox: Outbox,
 }
 
 // SAFETY: no other type of the crate has this number.
@@ -50,6 +52,7 @@ impl Scheduler {
             running: Cell::new(None),
             blocks: Blocks::new(),
             pool,
+            outbox: Outbox::new(),
         }
     }
 
@@ -61,6 +64,10 @@ impl Scheduler {
 
     pub(crate) fn remote(&self) -> &Arc<Remote> {
         &self.remote
+    }
+
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
     }
 
     pub(super) fn pool(&self) -> Option<&Pool> {
@@ -206,8 +213,9 @@ impl Scheduler {
     }
 
     /// Takes what other threads sent, then runs what is ready until nothing is, or the budget is
-    /// spent: so many polls, or when `late` says so.
+    /// spent: so many polls, or when `late` says so. What tasks sent meanwhile is on its way then.
     pub(crate) fn run(&self, budget: u32, mut late: impl FnMut() -> bool) {
+        let outbox = self.outbox.open();
         let mut batch = self.remote.take();
         while let Some(taken) = batch.pop() {
             // A message may drop what is a user's: an output, a callback, a waker.
@@ -215,6 +223,7 @@ impl Scheduler {
         }
         let (polls, mut look) = (self.polls.get(), FIRST_LOOK.min(budget));
         while self.run_until(polls + u64::from(look)) && look < budget && !late() {
+            outbox.send();
             look = (look * 4).min(budget);
         }
     }

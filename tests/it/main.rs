@@ -26,6 +26,7 @@ mod kernel_choice;
 mod listener;
 mod loopback;
 mod lost;
+mod mesh;
 mod names;
 mod numbers;
 mod outside;

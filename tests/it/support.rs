@@ -61,6 +61,10 @@ const NOT_SIMULATED: &[(&str, &str)] = &[
     ("bad_input::offsets_past_the_end_of_any_file_are_refused_and_give_the_buffer_back", "a file"),
     ("bad_input::polling_after_the_end_panics_and_breaks_nothing", "/dev/null"),
     ("close::a_cork_holds_small_writes_until_the_last_is_dropped", "segments are not modelled"),
+    (
+        "mesh::a_channel_through_which_messages_run_for_ever_starves_nobody",
+        "time passes only while nothing is ready",
+    ),
     ("unix_fds::", "the machine's own descriptors"),
     ("task::a_task_that_wakes_itself_for_ever_starves_neither_timers_nor_files", "/proc"),
 ];
