@@ -20,6 +20,7 @@ use crate::op::Limits;
 use crate::sys::atomic::Arc;
 use crate::sys::log::Log;
 use crate::sys::{cpus, fork};
+use crate::task::Policy;
 use crate::task::blocking::pool::{Pool, Threads};
 
 /// More operations in flight than this find no place in a core's table.
@@ -117,6 +118,7 @@ pub struct Builder {
     caps: Option<String>,
     waiting: Option<Waiting>,
     receive_buffers: u16,
+    pub(super) on_panic: Policy,
 }
 
 impl Default for Builder {
@@ -149,6 +151,7 @@ impl Builder {
             caps: None,
             waiting: None,
             receive_buffers: pool::MOST,
+            on_panic: Policy::default(),
         }
     }
 
@@ -495,6 +498,7 @@ impl Builder {
             blocking: self.blocking_pool(),
             log: self.log.clone(),
             receive_buffers: self.receive_buffers,
+            on_panic: self.on_panic.clone(),
         };
         let core = Some(seat.index);
         Shard::new(driver, seat, settings).map_err(|error| {
@@ -606,6 +610,7 @@ impl fmt::Debug for Builder {
             .field("thread_name", &self.thread_name)
             .field("max_blocking_threads", &self.threads.most)
             .field("thread_keep_alive", &self.threads.keep_alive)
+            .field("on_panic", &self.on_panic)
             .finish_non_exhaustive()
     }
 }

@@ -4,11 +4,12 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::panic::Location;
 
 use super::local::Local;
 use super::remote_task::{self, RemoteTask};
 use crate::sys::atomic::Arc;
-use crate::task::{Remote, spawn};
+use crate::task::{Remote, spawn_at};
 
 /// Hands work to a core, from any thread.
 ///
@@ -108,6 +109,7 @@ impl Handle {
     ///
     /// # Errors
     /// When the core has ended.
+    #[track_caller]
     pub fn spawn_on<F, Fut>(&self, f: F) -> Result<RemoteTask<Fut::Output>, CoreEnded>
     where
         F: FnOnce() -> Fut + Send + 'static,
@@ -115,9 +117,10 @@ impl Handle {
         Fut::Output: Send + 'static,
     {
         let (promise, task) = remote_task::pair();
+        let at = Location::caller();
         let message = move || {
             // The closure runs within the task, and so does its panic.
-            drop(spawn(promise.keep(async move { f().await })));
+            drop(spawn_at(promise.keep(async move { f().await }), at));
         };
         self.remote.send_soon(message).map_err(|_| CoreEnded(()))?;
         Ok(task)

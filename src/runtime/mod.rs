@@ -26,6 +26,7 @@
 
 mod builder;
 mod call;
+mod care;
 mod core;
 pub(crate) mod diagnose;
 pub(crate) mod entry;

@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::panic::Location;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use crate::sys::current::{self, Core};
 use crate::sys::fork;
 use crate::sys::log::Log;
 use crate::task::blocking::pool as blocking;
-use crate::task::{self, JoinHandle, Remote, Scheduler, registry};
+use crate::task::{self, JoinHandle, Policy, Remote, Scheduler, registry};
 use crate::time::Timers;
 
 /// Polls in one lap, before the kernel is entered again.
@@ -55,6 +56,7 @@ pub(super) struct Settings {
     pub(super) blocking: blocking::Pool,
     pub(super) log: Log,
     pub(super) receive_buffers: u16,
+    pub(super) on_panic: Policy,
 }
 
 /// Registers the core's pool of buffers; without it (before kernel 5.19), receives use the heap.
@@ -103,7 +105,8 @@ impl Shard {
         let remote = Remote::new(core.id, unparker.clone());
         let blocking = settings.blocking.clone();
         let threads = (!ring.is_simulated()).then(|| blocking.clone());
-        let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote), threads));
+        let on_panic = settings.on_panic.clone();
+        let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote), threads, on_panic));
         let timers = Rc::new(Timers::new(ring.now()));
         core.install(Rc::clone(&ring));
         core.install(Rc::clone(&scheduler));
@@ -270,13 +273,15 @@ impl Shard {
     }
 
     /// Starts a task from outside of the loop.
+    #[track_caller]
     pub(super) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + 'static,
         F::Output: 'static,
     {
         assert!(self.listed.is_some(), "spawn was called on a runtime that has been shut down");
-        self.within(|| task::spawn(future))
+        let at = Location::caller();
+        self.within(|| task::spawn_at(future, at))
     }
 
     /// How long this lap may sleep: not at all while anything is ready, here or in the inbox.

@@ -7,7 +7,7 @@
 //! wrongly.
 
 use std::any::Any;
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ptr;
 use std::rc::Rc;
 
@@ -62,6 +62,8 @@ pub(crate) struct Core {
     pub(crate) caught_panics: Rc<Cell<u64>>,
     /// Where words go that no floor returns to its caller.
     pub(crate) log: Log,
+    /// The values of the scopes that are entered, innermost last, each by the address of its key.
+    pub(crate) locals: RefCell<Vec<(usize, Rc<dyn Any>)>>,
     floors: [OnceCell<Part>; FLOORS],
 }
 
@@ -86,8 +88,8 @@ impl Core {
     pub(crate) fn new(id: u64, index: usize, count: usize, group: u64) -> Self {
         let floors = [const { OnceCell::new() }; FLOORS];
         let (polled, caught_panics) = (Cell::new(u32::MAX), Rc::default());
-        let log = Log::default();
-        Core { id, index, count, group, polled, caught_panics, log, floors }
+        let (log, locals) = (Log::default(), RefCell::default());
+        Core { id, index, count, group, polled, caught_panics, log, locals, floors }
     }
 
     /// Leaves a floor's part here, for as long as the core lives.

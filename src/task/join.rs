@@ -39,6 +39,10 @@ impl<T> JoinHandle<T> {
         JoinHandle { core, id, taken: false, output: PhantomData }
     }
 
+    pub(super) fn id(&self) -> TaskId {
+        self.id
+    }
+
     /// Ends the task: its future is dropped at its next turn, and awaiting it gives a
     /// [`JoinError`] that [`is_cancelled`](JoinError::is_cancelled). A task that has already ended
     /// keeps its output.

@@ -3,13 +3,17 @@
 mod before;
 pub(crate) mod blocking;
 mod blocks;
+mod builder;
 mod callback;
 mod children;
 mod gather;
 mod inbox;
 mod join;
 mod join_macros;
+mod local;
+mod origin;
 pub(crate) mod outbox;
+mod panics;
 mod raw;
 pub(crate) mod registry;
 mod scheduler;
@@ -18,16 +22,23 @@ mod yielding;
 
 pub use before::Before;
 pub use blocking::{BlockingTask, spawn_blocking};
+pub use builder::Builder;
 pub use callback::call_soon;
 pub use gather::{Gather, TryGather, gather, gather_limit, try_gather, try_gather_limit};
 pub use join::{JoinError, JoinHandle};
 #[doc(hidden)]
 pub use join_macros::Part;
-pub use yielding::{YieldNow, yield_now};
+pub use local::{AccessError, LocalKey};
+pub use panics::{OnPanic, TaskPanic};
+pub use yielding::{ConsumeBudget, YieldNow, consume_budget, yield_now};
+
+use std::panic::Location;
 
 use crate::sys::current;
 pub(crate) use inbox::Remote;
 pub(crate) use join::describe;
+pub(crate) use origin::Site;
+pub(crate) use panics::Policy;
 pub(crate) use scheduler::Scheduler;
 
 /// Starts a task on this core. It runs until it ends, whether or not its handle is kept.
@@ -51,7 +62,18 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    match current::with(|scheduler: &Scheduler| (scheduler.core(), scheduler.spawn(future))) {
+    spawn_at(future, Location::caller())
+}
+
+/// Starts a task that is known by another place than that of this call.
+#[inline]
+#[track_caller]
+pub(crate) fn spawn_at<F>(future: F, at: Site) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    match current::with(|scheduler: &Scheduler| (scheduler.core(), scheduler.spawn(future, at))) {
         Some((core, id)) => JoinHandle::new(core, id),
         None => {
             panic!("spawn was called outside of a runtime; start one with `quoit::runtime::run`")

@@ -33,6 +33,7 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use super::blocks::{Blocks, Size, give_back};
 use super::inbox::{Node, NodeVtable, Remote};
 use super::join::JoinError;
+use super::origin::{Origin, Site};
 use super::scheduler::Scheduler;
 use super::table::TaskId;
 use crate::sys::atomic::{Arc, AtomicBool, AtomicUsize, Life, Ordering};
@@ -50,6 +51,8 @@ pub(super) const ABORTED: u8 = 8;
 const HOLDS_REMOTE: u8 = 16;
 /// What `joiner` holds is a waker's address, not a name.
 const JOINED_BY_A_WAKER: u8 = 32;
+/// Its origin has a name.
+const NAMED: u8 = 64;
 
 /// What is in a task's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,10 +93,11 @@ pub(super) struct Header {
     called: AtomicBool,
     pub(super) flags: Cell<u8>,
     holds: Cell<Holds>,
+    pub(super) origin: Origin,
     life: Life,
 }
 
-const _: () = assert!(size_of::<Header>() <= 56 || cfg!(loom));
+const _: () = assert!(size_of::<Header>() <= 64 || cfg!(loom));
 
 /// Who is told when a task has ended.
 pub(super) enum Joiner {
@@ -137,6 +141,12 @@ impl Header {
 
     pub(super) fn unset(&self, flag: u8) {
         self.flags.set(self.flags.get() & !flag);
+    }
+
+    /// Gives the task a name.
+    pub(super) fn set_name(&self, name: std::sync::Arc<str>) {
+        self.origin.set_name(name);
+        self.set(NAMED);
     }
 
     /// Whether it is this waker that is kept: to keep it once more would take memory.
@@ -200,6 +210,7 @@ pub(super) fn new<F: Future>(
     remote: &Arc<Remote>,
     flags: u8,
     blocks: &Blocks,
+    at: Site,
 ) -> NonNull<Header> {
     // SAFETY: the functions take a node that is the head of a `Task<F>`, which this becomes.
     let node = unsafe { Node::new(NonNull::from(Task::<F>::VTABLE).cast()) };
@@ -216,6 +227,7 @@ pub(super) fn new<F: Future>(
             called: AtomicBool::new(false),
             flags: Cell::new(flags),
             holds: Cell::new(Holds::Future),
+            origin: Origin::new(at),
             life: Life::new(),
         },
         place: UnsafeCell::new(Place { future: ManuallyDrop::new(future) }),
@@ -388,7 +400,7 @@ pub(super) fn take_failure(header: NonNull<Header>) -> JoinError {
 pub(super) unsafe fn release(header: NonNull<Header>, blocks: &Blocks) {
     // SAFETY: the scheduler's reference keeps the header alive until the end of this function.
     let task = unsafe { header.as_ref() };
-    if task.holds.get() != Holds::Nothing || task.has(JOINED_BY_A_WAKER) {
+    if task.holds.get() != Holds::Nothing || task.has(JOINED_BY_A_WAKER | NAMED) {
         discard_rest(header);
     }
     // Acquire: what other threads did with their references is over.
@@ -404,7 +416,7 @@ pub(super) unsafe fn release(header: NonNull<Header>, blocks: &Blocks) {
     }
 }
 
-/// Drops an output that nobody took, and whoever would have been told.
+/// Drops an output that nobody took, whoever would have been told, and the task's name.
 #[cold]
 fn discard_rest(header: NonNull<Header>) {
     // SAFETY: the scheduler's reference keeps the header alive.
@@ -413,6 +425,8 @@ fn discard_rest(header: NonNull<Header>) {
     let panic = unsafe { (task.vtable().clear)(header) };
     panic.into_iter().for_each(note);
     task.take_joiner().discard();
+    task.origin.clear();
+    task.unset(NAMED);
 }
 
 /// A waker may outlive the runtime, so from now on the header holds the remote itself.
@@ -584,6 +598,7 @@ unsafe fn discarded(node: NonNull<Node>) {
 #[cfg(all(test, loom))]
 mod loom_tests {
     use std::future::poll_fn;
+    use std::panic::Location;
     use std::rc::Rc;
 
     use loom::thread;
@@ -591,6 +606,7 @@ mod loom_tests {
     use super::*;
     use crate::driver::{Kick, Unparker};
     use crate::sys::current::Core;
+    use crate::task::panics::Policy;
     use crate::task::table::TaskId;
 
     struct NoSleeper;
@@ -610,7 +626,7 @@ mod loom_tests {
     impl Bench {
         fn new() -> Self {
             let remote = Remote::new(1, Unparker::new(NoSleeper));
-            let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote), None));
+            let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote), None, Policy::default()));
             let core = Core::new(1, 0, 1, 1);
             core.install(Rc::clone(&scheduler));
             let opened = Arc::new(AtomicBool::new(false));
@@ -620,14 +636,15 @@ mod loom_tests {
         /// The task, which has been polled once, and its waker.
         fn waiting_task(&self) -> (TaskId, Waker) {
             let (opened, place) = (Arc::clone(&self.opened), Rc::clone(&self.waker));
-            let id = self.scheduler.spawn(poll_fn(move |context| {
+            let future = poll_fn(move |context| {
                 // Relaxed: what makes it visible is the wake.
                 if opened.load(Ordering::Relaxed) {
                     return Poll::Ready(7);
                 }
                 place.set(Some(context.waker().clone()));
                 Poll::Pending
-            }));
+            });
+            let id = self.scheduler.spawn(future, Location::caller());
             self.run();
             (id, self.waker.take().expect("the task was polled"))
         }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::task::{Context, Poll, Waker};
 
@@ -10,7 +10,9 @@ use super::blocking::pool::Pool;
 use super::blocks::Blocks;
 use super::inbox::Remote;
 use super::join::JoinError;
+use super::origin::Site;
 use super::outbox::Outbox;
+use super::panics::{OnPanic, Policy, TaskPanic};
 use super::raw::{self, ABORTED, AWAITED, DONE, Header, Joiner, QUEUED};
 use super::table::{Table, TaskId};
 use crate::sys::atomic::Arc;
@@ -19,6 +21,9 @@ use crate::sys::guard;
 
 /// Polls before the first look at the clock; the next looks come after four times as many.
 const FIRST_LOOK: u32 = 8;
+
+/// How often a task may go on in one poll.
+const STEPS_A_POLL: u32 = 128;
 
 /// The tasks of one core, and those of them that are ready.
 pub(crate) struct Scheduler {
@@ -34,6 +39,11 @@ pub(crate) struct Scheduler {
     /// The threads for what blocks; none where it is run in place.
     pool: Option<Pool>,
     outbox: Outbox,
+    /// The task of `drive`: its panic is its caller's.
+    root: Cell<TaskId>,
+    on_panic: Policy,
+    /// In which poll a budget was last spent, and how much of it.
+    spent: Cell<(u64, u32)>,
 }
 
 // SAFETY: no other type of the crate has this number.
@@ -42,7 +52,7 @@ unsafe impl Floor for Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(remote: Arc<Remote>, pool: Option<Pool>) -> Self {
+    pub(crate) fn new(remote: Arc<Remote>, pool: Option<Pool>, on_panic: Policy) -> Self {
         Scheduler {
             first: Cell::new(None),
             last: Cell::new(None),
@@ -53,6 +63,9 @@ impl Scheduler {
             blocks: Blocks::new(),
             pool,
             outbox: Outbox::new(),
+            root: Cell::new(TaskId::NONE),
+            on_panic,
+            spent: Cell::new((0, 0)),
         }
     }
 
@@ -94,20 +107,37 @@ impl Scheduler {
         self.polls.get()
     }
 
+    /// Whether the poll that runs may go on once more.
+    pub(super) fn spend_budget(&self) -> bool {
+        // Polls have numbers, so nothing has to be done when one begins.
+        let (poll, spent) = self.spent.get();
+        let spent = if poll == self.polls.get() { spent } else { 0 };
+        self.spent.set((self.polls.get(), spent + 1));
+        spent < STEPS_A_POLL
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.first.get().is_none()
     }
 
-    /// Adds a task and makes it ready.
+    /// Adds a task, spawned at `at`, and makes it ready.
     #[inline]
-    pub(crate) fn spawn<F: Future + 'static>(&self, future: F) -> TaskId {
+    pub(crate) fn spawn<F: Future + 'static>(&self, future: F, at: Site) -> TaskId {
         // SAFETY: a 'static future may live as long as it likes.
-        unsafe { self.spawn_unbounded(future) }
+        unsafe { self.spawn_unbounded(future, at) }
+    }
+
+    /// Gives a task that has just been spawned a name.
+    pub(super) fn set_name(&self, id: TaskId, name: Arc<str>) {
+        let header = self.find(id).expect("the task has just been spawned");
+        // SAFETY: the scheduler's reference.
+        unsafe { header.as_ref() }.set_name(name);
     }
 
     /// Runs laps until `future`, a task like the others, has ended.
     ///
     /// A lap is `run`, which polls tasks, then `trade`, which is left out when that was the last.
+    #[track_caller]
     pub(crate) fn drive<F: Future>(
         &self,
         future: F,
@@ -116,7 +146,8 @@ impl Scheduler {
     ) -> Result<F::Output, JoinError> {
         // SAFETY: `Root` ends the task when this function is left, also by a panic, and no other
         // code has the guard: what the future borrows outlives this call.
-        let root = Root(self, unsafe { self.spawn_unbounded(future) });
+        let root = Root(self, unsafe { self.spawn_unbounded(future, Location::caller()) });
+        self.root.set(root.1);
         loop {
             run();
             if self.is_finished(root.1) {
@@ -132,8 +163,9 @@ impl Scheduler {
     /// # Safety
     /// The caller sees to it that the task has ended, and its output is taken or dropped, while
     /// everything that the future borrows is still valid.
-    unsafe fn spawn_unbounded<F: Future>(&self, future: F) -> TaskId {
-        let header = raw::new(future, &self.remote, AWAITED | QUEUED, &self.blocks);
+    #[inline]
+    unsafe fn spawn_unbounded<F: Future>(&self, future: F, at: Site) -> TaskId {
+        let header = raw::new(future, &self.remote, AWAITED | QUEUED, &self.blocks, at);
         // SAFETY: an entry is plain data.
         let id = unsafe { self.table(|tasks| tasks.insert(header)) };
         // SAFETY: the task has just been made.
@@ -238,14 +270,30 @@ impl Scheduler {
             current::core(|core| core.polled.set(u32::MAX));
             let Err(panic) = ran else { continue };
             match self.running.take() {
-                Some(header) => {
-                    raw::fail(header, panic);
-                    self.complete(header);
-                }
+                Some(header) => self.panicked(header, panic),
                 None => resume_unwind(panic),
             }
         }
         !self.is_idle()
+    }
+
+    /// Ends a task whose poll has panicked, and does with the panic what was chosen.
+    #[cold]
+    fn panicked(&self, header: NonNull<Header>, panic: raw::Panic) {
+        // SAFETY: the scheduler's reference.
+        let task = unsafe { header.as_ref() };
+        let is_root = task.key.get() == self.root.get().key;
+        let verdict = match is_root {
+            true => OnPanic::Isolate,
+            false => self.on_panic.judge(&TaskPanic::new(&task.origin, &*panic)),
+        };
+        if let OnPanic::Isolate = verdict {
+            raw::fail(header, panic);
+            return self.complete(header);
+        }
+        raw::abort(header);
+        self.complete(header);
+        resume_unwind(panic);
     }
 
     /// The panic of a poll passes, and leaves its task in `running`.
@@ -477,6 +525,7 @@ struct Root<'a>(&'a Scheduler, TaskId);
 
 impl Drop for Root<'_> {
     fn drop(&mut self) {
+        self.0.root.set(TaskId::NONE);
         self.0.remove(self.1);
     }
 }

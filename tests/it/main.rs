@@ -39,6 +39,7 @@ mod start_errors;
 mod support;
 mod support_alloc;
 mod task;
+mod task_builder;
 mod tcp;
 mod threads;
 mod time;
