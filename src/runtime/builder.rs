@@ -119,6 +119,7 @@ pub struct Builder {
     waiting: Option<Waiting>,
     receive_buffers: u16,
     pub(super) on_panic: Policy,
+    pub(super) stall: Option<Duration>,
 }
 
 impl Default for Builder {
@@ -152,6 +153,7 @@ impl Builder {
             waiting: None,
             receive_buffers: pool::MOST,
             on_panic: Policy::default(),
+            stall: None,
         }
     }
 
@@ -499,6 +501,7 @@ impl Builder {
             log: self.log.clone(),
             receive_buffers: self.receive_buffers,
             on_panic: self.on_panic.clone(),
+            stall: self.stall,
         };
         let core = Some(seat.index);
         Shard::new(driver, seat, settings).map_err(|error| {
@@ -611,6 +614,7 @@ impl fmt::Debug for Builder {
             .field("max_blocking_threads", &self.threads.most)
             .field("thread_keep_alive", &self.threads.keep_alive)
             .field("on_panic", &self.on_panic)
+            .field("stall_threshold", &self.stall)
             .finish_non_exhaustive()
     }
 }

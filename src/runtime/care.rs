@@ -1,4 +1,6 @@
-//! What is done about tasks that fail: choices of the [`Builder`].
+//! What is done about tasks that fail, or keep their core: choices of the [`Builder`].
+
+use std::time::Duration;
 
 use super::builder::Builder;
 use crate::sys::atomic::Arc;
@@ -40,6 +42,45 @@ impl Builder {
         choose: impl Fn(&TaskPanic<'_>) -> OnPanic + Send + Sync + 'static,
     ) -> Self {
         self.on_panic = Policy::Ask(Arc::new(choose));
+        self
+    }
+
+    /// For how long a poll may keep its core from everything else, without a line in the
+    /// [`log`](Builder::log) (any time). The line names the task, where it was spawned, and how long
+    /// the poll took. It is the debug mode of asyncio, whose `slow_callback_duration` is 100 ms.
+    ///
+    /// Functions of [`call_later`](crate::call_later), and what other threads send, are looked at too.
+    /// A poll that does not even end is told of while it runs, when ten times `threshold` has passed:
+    /// by a thread that watches all cores of the process that have a threshold.
+    /// [`Stats::stalls`](super::Stats::stalls) counts, and a [`dump`](super::dump) says since when each
+    /// task waits.
+    ///
+    /// It costs a look at the clock and two locks for each poll, some 60 ns; without it, nothing is
+    /// looked at. In the simulator a poll takes no time.
+    ///
+    /// # Panics
+    /// If `threshold` is zero.
+    ///
+    /// ```
+    /// use quoit::runtime::Builder;
+    /// use std::time::Duration;
+    ///
+    /// Builder::new()
+    ///     .stall_threshold(Duration::from_millis(1))
+    ///     .log(|line| eprintln!("{line}")) // .. the task that was spawned at src/main.rs:8:9 kept ..
+    ///     .run(async {
+    ///         let rude = quoit::spawn(async { std::thread::sleep(Duration::from_millis(5)) });
+    ///         rude.await.unwrap();
+    ///         assert_eq!(quoit::runtime::stats().stalls, 1);
+    ///     })?;
+    /// # quoit::runtime::Result::Ok(())
+    /// ```
+    pub fn stall_threshold(mut self, threshold: Duration) -> Self {
+        assert!(
+            !threshold.is_zero(),
+            "stall_threshold(0): every poll takes some time; leave the call out to have none watched"
+        );
+        self.stall = Some(threshold);
         self
     }
 }

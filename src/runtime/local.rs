@@ -82,6 +82,7 @@ impl Local {
             starved: self.pool.as_ref().map_or(0, |pool| pool.starved()),
             heap_receives: self.pool.as_ref().map_or(0, |pool| pool.copied()),
             polls: self.scheduler.polls(),
+            stalls: self.scheduler.stalls(),
             fruitless_laps: self.fruitless.get(),
             caught_panics: tally.panics + self.panics.get() + self.caught_panics.get(),
         }

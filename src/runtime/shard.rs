@@ -23,8 +23,8 @@ use crate::sys::current::{self, Core};
 use crate::sys::fork;
 use crate::sys::log::Log;
 use crate::task::blocking::pool as blocking;
-use crate::task::{self, JoinHandle, Policy, Remote, Scheduler, registry};
-use crate::time::Timers;
+use crate::task::{self, Care, JoinHandle, Policy, Pulse, Remote, Scheduler, Watch, registry};
+use crate::time::{Timers, nanoseconds};
 
 /// Polls in one lap, before the kernel is entered again.
 const BUDGET: u32 = 128;
@@ -57,6 +57,7 @@ pub(super) struct Settings {
     pub(super) log: Log,
     pub(super) receive_buffers: u16,
     pub(super) on_panic: Policy,
+    pub(super) stall: Option<Duration>,
 }
 
 /// Registers the core's pool of buffers; without it (before kernel 5.19), receives use the heap.
@@ -75,6 +76,18 @@ fn provide_buffers(ring: &Ring, settings: &Settings) -> Option<Rc<Pool>> {
             None
         }
     }
+}
+
+/// What is done about tasks that fail, or keep the core.
+fn care(settings: &Settings, core: &Core, ring: &Rc<Ring>) -> io::Result<Care> {
+    let on_panic = settings.on_panic.clone();
+    let Some(threshold) = settings.stall else { return Ok(Care { on_panic, watch: None }) };
+    let simulated = ring.is_simulated();
+    let (log, cpus) = (settings.log.clone(), settings.blocking.cpus());
+    let pulse = (!simulated).then(|| Pulse::start(core.index, threshold, log, cpus)).transpose()?;
+    let clock = Rc::clone(ring);
+    let watch = Watch::new(nanoseconds(threshold), move || clock.now(), pulse);
+    Ok(Care { on_panic, watch: Some(watch) })
 }
 
 /// Everything of one core. It lives and dies on its thread.
@@ -105,8 +118,8 @@ impl Shard {
         let remote = Remote::new(core.id, unparker.clone());
         let blocking = settings.blocking.clone();
         let threads = (!ring.is_simulated()).then(|| blocking.clone());
-        let on_panic = settings.on_panic.clone();
-        let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote), threads, on_panic));
+        let care = care(&settings, &core, &ring)?;
+        let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote), threads, care));
         let timers = Rc::new(Timers::new(ring.now()));
         core.install(Rc::clone(&ring));
         core.install(Rc::clone(&scheduler));
@@ -207,11 +220,15 @@ impl Shard {
         self.unparker.awake();
         let now = self.ring.now();
         self.lap.set(now);
-        let fired = self.timers.fire(now);
+        let fired = self.fire(now);
         if wait == Wait::Block && answered + fired == 0 && self.remote.is_empty() {
             self.local.note_fruitless_lap();
         }
         Ok(())
+    }
+
+    fn fire(&self, now: u64) -> usize {
+        self.scheduler.watched("what was due at a time", || self.timers.fire(now))
     }
 
     /// One lap without a sleep, for a loop around this one. After `Idle` the core is parked: its
@@ -232,7 +249,7 @@ impl Shard {
             _ => self.ring.rest(self.timers.next()),
         };
         let answered = answered.unwrap_or_else(|error| self.die(&error));
-        let fired = self.timers.fire(self.ring.now());
+        let fired = self.fire(self.ring.now());
         // Whoever turns looks at what a task has done before it sleeps, so a turn that ran one is
         // never the last before a sleep.
         if ran || answered + fired > 0 || wait == Wait::Poll || !self.scheduler.is_idle() {

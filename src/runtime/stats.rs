@@ -49,6 +49,9 @@ pub struct Stats {
     pub heap_receives: u64,
     /// Polls of tasks.
     pub polls: u64,
+    /// Polls and callbacks that took longer than
+    /// [`Builder::stall_threshold`](super::Builder::stall_threshold).
+    pub stalls: u64,
     /// Sleeps that ended for no reason: more than a few mean that there is a bug.
     pub fruitless_laps: u64,
     /// Panics of destructors, wakers and callbacks that were caught (those of tasks are in their

@@ -18,6 +18,8 @@ mod raw;
 pub(crate) mod registry;
 mod scheduler;
 mod table;
+mod watch;
+mod watchdog;
 mod yielding;
 
 pub use before::Before;
@@ -39,7 +41,9 @@ pub(crate) use inbox::Remote;
 pub(crate) use join::describe;
 pub(crate) use origin::Site;
 pub(crate) use panics::Policy;
-pub(crate) use scheduler::Scheduler;
+pub(crate) use scheduler::{Care, Scheduler};
+pub(crate) use watch::Watch;
+pub(crate) use watchdog::Pulse;
 
 /// Starts a task on this core. It runs until it ends, whether or not its handle is kept.
 ///

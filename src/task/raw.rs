@@ -606,7 +606,7 @@ mod loom_tests {
     use super::*;
     use crate::driver::{Kick, Unparker};
     use crate::sys::current::Core;
-    use crate::task::panics::Policy;
+    use crate::task::scheduler::Care;
     use crate::task::table::TaskId;
 
     struct NoSleeper;
@@ -626,7 +626,7 @@ mod loom_tests {
     impl Bench {
         fn new() -> Self {
             let remote = Remote::new(1, Unparker::new(NoSleeper));
-            let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote), None, Policy::default()));
+            let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote), None, Care::default()));
             let core = Core::new(1, 0, 1, 1);
             core.install(Rc::clone(&scheduler));
             let opened = Arc::new(AtomicBool::new(false));

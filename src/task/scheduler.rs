@@ -15,6 +15,7 @@ use super::outbox::Outbox;
 use super::panics::{OnPanic, Policy, TaskPanic};
 use super::raw::{self, ABORTED, AWAITED, DONE, Header, Joiner, QUEUED};
 use super::table::{Table, TaskId};
+use super::watch::Watch;
 use crate::sys::atomic::Arc;
 use crate::sys::current::{self, Floor};
 use crate::sys::guard;
@@ -44,6 +45,15 @@ pub(crate) struct Scheduler {
     on_panic: Policy,
     /// In which poll a budget was last spent, and how much of it.
     spent: Cell<(u64, u32)>,
+    /// Looks at how long each poll takes, where that was asked for.
+    watch: Option<Watch>,
+}
+
+/// What is done about tasks that fail, or keep their core.
+#[derive(Default)]
+pub(crate) struct Care {
+    pub(crate) on_panic: Policy,
+    pub(crate) watch: Option<Watch>,
 }
 
 // SAFETY: no other type of the crate has this number.
@@ -52,7 +62,7 @@ unsafe impl Floor for Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(remote: Arc<Remote>, pool: Option<Pool>, on_panic: Policy) -> Self {
+    pub(crate) fn new(remote: Arc<Remote>, pool: Option<Pool>, care: Care) -> Self {
         Scheduler {
             first: Cell::new(None),
             last: Cell::new(None),
@@ -64,8 +74,9 @@ impl Scheduler {
             pool,
             outbox: Outbox::new(),
             root: Cell::new(TaskId::NONE),
-            on_panic,
+            on_panic: care.on_panic,
             spent: Cell::new((0, 0)),
+            watch: care.watch,
         }
     }
 
@@ -251,7 +262,7 @@ impl Scheduler {
         let mut batch = self.remote.take();
         while let Some(taken) = batch.pop() {
             // A message may drop what is a user's: an output, a callback, a waker.
-            guard::call(|| taken.run());
+            self.watched("what another thread sent", || guard::call(|| taken.run()));
         }
         let (polls, mut look) = (self.polls.get(), FIRST_LOOK.min(budget));
         while self.run_until(polls + u64::from(look)) && look < budget && !late() {
@@ -265,9 +276,15 @@ impl Scheduler {
         while !self.is_idle() && self.polls.get() < polls {
             // One boundary for many polls: each would pass its result through memory.
             let ran = catch_unwind(AssertUnwindSafe(|| {
-                current::core(|core| self.run_many(polls, &core.polled))
+                current::core(|core| match &self.watch {
+                    None => self.run_many(polls, &core.polled),
+                    Some(watch) => self.run_watched(polls, &core.polled, watch),
+                })
             }));
             current::core(|core| core.polled.set(u32::MAX));
+            if let (Some(watch), Err(_)) = (&self.watch, &ran) {
+                watch.end();
+            }
             let Err(panic) = ran else { continue };
             match self.running.take() {
                 Some(header) => self.panicked(header, panic),
@@ -322,6 +339,35 @@ impl Scheduler {
                 self.complete(header);
             }
         }
+    }
+
+    /// As `run_many`, with a look at the clock after each poll.
+    #[cold]
+    fn run_watched(&self, end: u64, polled: &Cell<u32>, watch: &Watch) {
+        let mut now = watch.now();
+        while let Some(header) = self.first.get()
+            && self.polls.get() < end
+        {
+            // SAFETY: a queued task is alive.
+            let task = unsafe { header.as_ref() };
+            watch.begin(task.key.get(), task.origin.at(), task.origin.name(), now);
+            self.run_many(self.polls.get() + 1, polled);
+            now = watch.end();
+        }
+    }
+
+    /// Calls `f`, which is no poll, and has it looked at how long that takes.
+    #[inline]
+    pub(crate) fn watched<R>(&self, what: &str, f: impl FnOnce() -> R) -> R {
+        match &self.watch {
+            None => f(),
+            Some(watch) => watch.over(what, f),
+        }
+    }
+
+    /// Polls that took longer than they should.
+    pub(crate) fn stalls(&self) -> u64 {
+        self.watch.as_ref().map_or(0, Watch::stalls)
     }
 
     /// The turn of a task that is not polled any more.

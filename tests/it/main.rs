@@ -35,6 +35,7 @@ mod runtime;
 mod scorecard_core;
 mod scorecard_net;
 mod sim;
+mod stalls;
 mod start_errors;
 mod support;
 mod support_alloc;

@@ -64,6 +64,11 @@ impl Pool {
         Pool(Arc::new(Shared::new(settings, Mask::of_this_thread().ok())))
     }
 
+    /// The CPUs of the process.
+    pub(crate) fn cpus(&self) -> Option<Mask> {
+        self.0.cpus.clone()
+    }
+
     /// Counts one more core, which will [`leave`](Pool::leave).
     pub(crate) fn join(&self) {
         self.0.lock().cores += 1;
