@@ -22,5 +22,14 @@ pub(crate) const USED: [(u8, &str, &str); 16] = [
     (opcode::Write::CODE, "IORING_OP_WRITE", "5.6"),
 ];
 
+/// The kernel's name for a request of ours.
+pub(crate) fn name(code: u8) -> &'static str {
+    match USED.iter().find(|(used, ..)| *used == code) {
+        Some((_, name, _)) => name,
+        None if code == opcode::SendZc::CODE => "IORING_OP_SEND_ZC",
+        None => "an operation",
+    }
+}
+
 /// Those that a kernel may lack: they are made up for. A restricted ring permits them too.
 pub(crate) const OPTIONAL: [u8; 1] = [opcode::SendZc::CODE];

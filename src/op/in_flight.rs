@@ -82,7 +82,9 @@ pub(super) struct Slot {
     cancelled: Cell<bool>,
     /// In the list of chores, by `next`.
     linked: Cell<bool>,
-    /// The next free slot, or the next chore.
+    /// What was asked of the kernel.
+    opcode: Cell<u8>,
+    /// The next free slot, or the next chore; of a slot in neither list, its descriptor.
     next: Cell<u32>,
     /// The task whose poll submitted it.
     pub(super) task: Cell<u32>,
@@ -116,6 +118,23 @@ impl Slot {
     #[inline]
     pub(super) fn awaits_answers(&self) -> bool {
         matches!(self.state.get(), State::Waiting | State::Orphaned)
+    }
+
+    /// Notes what was asked of the kernel, and of which descriptor.
+    #[inline]
+    pub(super) fn asked(&self, opcode: u8, fd: i32) {
+        self.opcode.set(opcode);
+        self.next.set(fd.cast_unsigned());
+    }
+
+    pub(super) fn opcode(&self) -> u8 {
+        self.opcode.get()
+    }
+
+    /// The descriptor, if the operation has one, and is not about to be cancelled.
+    pub(super) fn fd(&self) -> Option<i32> {
+        let fd = self.next.get().cast_signed();
+        (!self.linked.get() && fd >= 0).then_some(fd)
     }
 
     pub(super) fn is_cancelled(&self) -> bool {

@@ -18,7 +18,7 @@ use crate::buf::datagram::Datagrams;
 use crate::buf::pool::Pool;
 use crate::driver::retired::Retired;
 use crate::driver::sqe::FORKED;
-use crate::driver::{Call, Counters, Cqe, Driver, Sqe, Unparker, Wait};
+use crate::driver::{Call, Counters, Cqe, Driver, Fields, Sqe, Unparker, Wait};
 use crate::sys::current::{self, Floor};
 use crate::sys::fd::{Home, OwnedFd};
 use crate::sys::fork::{Forked, forked};
@@ -93,7 +93,7 @@ impl Kernel {
 
 /// One core's operations. It outlives the runtime as an empty husk while handles refer to it.
 pub(crate) struct Ring {
-    table: InFlight,
+    pub(super) table: InFlight,
     kernel: Rc<Kernel>,
     home: Rc<Home>,
     limits: Limits,
@@ -236,6 +236,8 @@ impl Ring {
         // SAFETY: the payload is in its place and nothing else refers to it (I1, I5).
         let sqe = unsafe { (*locate::<T>(slot.place())).prepare() };
         std::mem::forget(unfinished);
+        let fields = Fields::of(&sqe);
+        slot.asked(fields.opcode, fields.fd);
         self.push(sqe.user_data(id.user_data()));
         Ok(id)
     }

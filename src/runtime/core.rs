@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use super::dump::Dump;
 use super::handle::Handle;
 use super::local::Local;
 use super::stats::Stats;
@@ -91,6 +92,12 @@ impl Core {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.0.stats()
+    }
+
+    /// Every task, where it was spawned, and what it waits for; see [`runtime::dump`](super::dump).
+    #[must_use]
+    pub fn dump(&self) -> Dump {
+        self.0.dump()
     }
 
     /// The way in for other threads.

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io;
 use std::panic::Location;
 
+use super::dump::Dump;
 use super::local::Local;
 use super::remote_task::{self, RemoteTask};
 use crate::sys::atomic::Arc;
@@ -100,6 +101,34 @@ impl Handle {
     {
         let callback = Callback(Some(f));
         self.remote.send_soon(|| callback.call()).map_err(|_| CoreEnded(()))
+    }
+
+    /// Asks the core for its tasks, and what they wait for; see [`runtime::dump`](super::dump).
+    ///
+    /// It answers between two polls. One that is stuck in a poll does not:
+    /// [`Builder::stall_threshold`](super::Builder::stall_threshold) tells of that.
+    ///
+    /// # Errors
+    /// When the core has ended.
+    ///
+    /// ```
+    /// use quoit::runtime::{self, Handle};
+    ///
+    /// # runtime::run(async {
+    /// let handle = Handle::current();
+    /// let other = quoit::spawn_blocking(move || handle.dump().unwrap().wait().unwrap());
+    /// assert_eq!(other.await.unwrap().core_index, 0);
+    /// # }).unwrap();
+    /// ```
+    pub fn dump(&self) -> Result<RemoteTask<Dump>, CoreEnded> {
+        let (promise, task) = remote_task::pair();
+        let message = move || {
+            if let Some(local) = Local::current() {
+                promise.answer(local.dump());
+            }
+        };
+        self.remote.send(message).map_err(|_| CoreEnded(()))?;
+        Ok(task)
     }
 
     /// Has the core call `f` and run the future that it returns as a task.

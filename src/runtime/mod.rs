@@ -29,6 +29,7 @@ mod call;
 mod care;
 mod core;
 pub(crate) mod diagnose;
+mod dump;
 pub(crate) mod entry;
 pub(crate) mod error;
 mod handle;
@@ -50,6 +51,7 @@ use std::time::Duration;
 pub use self::builder::{Builder, Signal};
 pub use self::call::{Call, Gone, map_cores};
 pub use self::core::{Core, Shutdown};
+pub use self::dump::{Dump, OperationDump, TaskDump, TaskState, WaitsFor};
 pub use self::entry::{Main, Outcome};
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::handle::{CoreEnded, Handle};
@@ -160,6 +162,36 @@ pub fn core() -> Core {
 #[track_caller]
 pub fn stats() -> Stats {
     here("stats").stats()
+}
+
+/// Every task of the current core, where it was spawned, and what it waits for.
+///
+/// It is for people who wonder what a program does, and looks at everything: it costs a microsecond or
+/// two for each operation. [`Handle::dump`] asks another core, and [`Runtime::dump`] one that rests.
+///
+/// # Panics
+/// Outside of a runtime.
+///
+/// ```
+/// use quoit::runtime::{self, WaitsFor};
+/// use quoit::{task, time};
+/// use std::time::Duration;
+///
+/// # runtime::run(async {
+/// let nap = time::sleep(Duration::from_secs(60));
+/// task::Builder::new().name("dreamer").spawn(nap);
+/// task::yield_now().await;
+///
+/// let dump = runtime::dump();
+/// println!("{dump}"); // .. 1: the task "dreamer", spawned at src/main.rs:7:38, waits
+/// let dreamer = dump.tasks.iter().find(|task| task.name.as_deref() == Some("dreamer")).unwrap();
+/// assert!(matches!(dreamer.waits_for[..], [WaitsFor::Timer(_)]));
+/// # }).unwrap();
+/// ```
+#[must_use]
+#[track_caller]
+pub fn dump() -> Dump {
+    here("dump").dump()
 }
 
 /// Which kernel the current core talks to: `io_uring`, `epoll`, or what a driver of one's own says.
@@ -322,6 +354,12 @@ impl Runtime {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shard.local().stats()
+    }
+
+    /// Every task, where it was spawned, and what it waits for; see [`runtime::dump`](dump).
+    #[must_use]
+    pub fn dump(&self) -> Dump {
+        self.shard.local().dump()
     }
 
     /// The way in for other threads.

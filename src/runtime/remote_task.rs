@@ -77,6 +77,10 @@ impl<T> Promise<T> {
         self.settle(outcome);
     }
 
+    pub(super) fn answer(self, output: T) {
+        self.settle(Ok(output));
+    }
+
     /// The first outcome counts.
     fn settle(&self, outcome: Result<T, JoinError>) {
         let mut state = self.0.lock();

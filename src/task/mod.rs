@@ -18,6 +18,7 @@ mod raw;
 pub(crate) mod registry;
 mod scheduler;
 mod table;
+mod view;
 mod watch;
 mod watchdog;
 mod yielding;
@@ -40,8 +41,9 @@ use crate::sys::current;
 pub(crate) use inbox::Remote;
 pub(crate) use join::describe;
 pub(crate) use origin::Site;
-pub(crate) use panics::Policy;
+pub(crate) use panics::{Called, Policy};
 pub(crate) use scheduler::{Care, Scheduler};
+pub(crate) use view::Phase;
 pub(crate) use watch::Watch;
 pub(crate) use watchdog::Pulse;
 

@@ -182,6 +182,12 @@ impl Header {
         Joiner::Task(TaskId::of_bits(self.joiner.replace(TaskId::NONE.bits())))
     }
 
+    /// The task of this core that is told when this one has ended, by its place.
+    pub(super) fn joined_by(&self) -> Option<u32> {
+        let id = TaskId::of_bits(self.joiner.get());
+        (!self.has(JOINED_BY_A_WAKER) && id != TaskId::NONE).then_some(id.key)
+    }
+
     #[cold]
     fn take_waker(&self) -> Joiner {
         self.unset(JOINED_BY_A_WAKER);

@@ -422,6 +422,29 @@ impl Scheduler {
         name.map_or_else(|| Joiner::Somebody(Box::new(waker.clone())), Joiner::Task)
     }
 
+    /// The first task at or behind the place `from`, with that place.
+    pub(super) fn next_task(&self, from: usize) -> Option<(usize, TaskId, NonNull<Header>)> {
+        // SAFETY: a look.
+        unsafe {
+            self.table(|tasks| {
+                let (place, header) = tasks.next(from)?;
+                let id = tasks.name(place as u32, header)?;
+                Some((place, id, header))
+            })
+        }
+    }
+
+    /// Whether `header` is what is at `key`.
+    pub(super) fn is_at(&self, key: u32, header: NonNull<Header>) -> bool {
+        // SAFETY: a look.
+        unsafe { self.table(|tasks| tasks.name(key, header)) }.is_some()
+    }
+
+    /// When the task at `key` was last polled, where that is looked at.
+    pub(super) fn polled_at(&self, key: u32) -> Option<u64> {
+        self.watch.as_ref()?.polled_at(key)
+    }
+
     /// Removes a task that has ended from the table, and releases it unless the queue will.
     #[inline]
     fn forget(&self, header: NonNull<Header>) {

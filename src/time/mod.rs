@@ -19,4 +19,4 @@ pub use sleep::{Sleep, sleep, sleep_until};
 pub use timeout::{Deadline, Elapsed, Timeout, timeout, timeout_at};
 
 pub(crate) use instant::nanoseconds;
-pub(crate) use timers::Timers;
+pub(crate) use timers::{Scheduled, Timers};

@@ -34,6 +34,12 @@ impl Default for Due {
     }
 }
 
+/// What a timer will do.
+pub(crate) enum Scheduled<'a> {
+    Wake(&'a Waker),
+    Call,
+}
+
 type Callback = Box<dyn FnOnce()>;
 
 /// The timers of one core.
@@ -114,6 +120,19 @@ impl Timers {
     fn take(&self, callback: Option<u32>) -> Callback {
         let key = callback.expect("a timer that is in use has something to do");
         self.callbacks.borrow_mut().remove(key as usize)
+    }
+
+    /// Shows every timer, the earliest first. `show` is not user code.
+    pub(crate) fn each(&self, mut show: impl FnMut(u64, Scheduled<'_>)) {
+        let wheel = self.wheel.borrow();
+        let mut all: Vec<_> = wheel.each().collect();
+        all.sort_by_key(|(deadline, _)| *deadline);
+        for (deadline, due) in all {
+            match due {
+                Due::Wake(waker) => show(deadline, Scheduled::Wake(waker)),
+                Due::Call(_) => show(deadline, Scheduled::Call),
+            }
+        }
     }
 
     /// Whether a callback is still to be called.

@@ -240,6 +240,12 @@ impl<T: Default> Wheel<T> {
         }
     }
 
+    /// Every timer, in no order.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (u64, &T)> {
+        let used = self.entries.iter().filter(|entry| entry.place != VACANT);
+        used.map(|entry| (entry.deadline, &entry.value))
+    }
+
     /// Removes every timer, in no order, for the caller to drop.
     pub(crate) fn drain(&mut self) -> Vec<T> {
         let mut values = Vec::with_capacity(self.len);

@@ -11,6 +11,7 @@ mod cores;
 #[path = "../fuzz/cqe.rs"]
 mod cqe;
 mod doctor;
+mod dump;
 mod foreign_loop;
 mod fs;
 mod fuzz_cqe;
