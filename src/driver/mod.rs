@@ -112,6 +112,13 @@ pub unsafe trait Driver {
         false
     }
 
+    /// Moves the clock ahead to `time`, and does what is due until then. False where the clock is not
+    /// the kernel's own to move, which is the default.
+    fn advance(&mut self, time: u64) -> bool {
+        let _ = time;
+        false
+    }
+
     /// Which kernel this is, for people: `io_uring`, `epoll`.
     fn name(&self) -> &'static str;
 }

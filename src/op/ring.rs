@@ -146,6 +146,11 @@ impl Ring {
         self.kernel.with(|driver| driver.now())
     }
 
+    /// Moves the kernel's clock, if that is its own to move.
+    pub(crate) fn advance(&self, time: u64) -> bool {
+        self.kernel.with(|driver| driver.advance(time))
+    }
+
     pub(crate) fn driver_name(&self) -> &'static str {
         self.kernel.with(|driver| driver.name())
     }

@@ -14,6 +14,7 @@ use super::{Runtime, start};
 use crate::buf::pool;
 use crate::driver::caps::{Mask, UnknownCaps};
 use crate::driver::kind::Neither;
+use crate::driver::sim::Simulated;
 use crate::driver::uring::{EnterFault, Refused, Sizes};
 use crate::driver::{Driver, DriverKind, Waiting};
 use crate::op::Limits;
@@ -219,6 +220,30 @@ impl Builder {
     ) -> Self {
         self.kernel = Kernel::Own(Arc::new(make));
         self
+    }
+
+    /// A kernel whose time passes only while its core has nothing to do: for tests. It is a simulated
+    /// one, without faults: sleeps and timeouts take no time on the clock on the wall, and end exactly
+    /// when they are due. [`time::advance`](crate::time::advance) moves the clock.
+    ///
+    /// It has a network of its own, `localhost`, where each thing takes some microseconds. A loop that
+    /// [yields](crate::task::yield_now) until a timer is due waits for ever, because it has something
+    /// to do.
+    ///
+    /// ```
+    /// use quoit::runtime::Builder;
+    /// use quoit::time::{Instant, sleep};
+    /// use std::time::Duration;
+    ///
+    /// Builder::new().paused().run(async {
+    ///     let start = Instant::now();
+    ///     sleep(Duration::from_secs(86_400)).await; // takes no time
+    ///     assert_eq!(start.elapsed(), Duration::from_secs(86_400));
+    /// })?;
+    /// # quoit::runtime::Result::Ok(())
+    /// ```
+    pub fn paused(self) -> Self {
+        self.driver_with(|_| Ok(Box::new(Simulated::paused())))
     }
 
     /// Entries of each core's submission queue (512). The kernel rounds up to a power of two, and

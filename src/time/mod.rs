@@ -6,12 +6,14 @@
 mod timers;
 mod wheel;
 
+mod advance;
 mod callback;
 mod instant;
 mod interval;
 mod sleep;
 mod timeout;
 
+pub use advance::advance;
 pub use callback::{TimerHandle, call_at, call_later};
 pub use instant::Instant;
 pub use interval::{Interval, MissedTickBehavior, interval, interval_at};

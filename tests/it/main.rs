@@ -31,6 +31,7 @@ mod mesh;
 mod names;
 mod numbers;
 mod outside;
+mod paused;
 mod quarantine;
 mod runtime;
 mod scorecard_core;

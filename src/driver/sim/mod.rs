@@ -53,6 +53,13 @@ impl Simulated {
         Simulated { world: Rc::clone(world), core }
     }
 
+    /// A core that is alone in a world without faults, in which time passes only in its sleeps.
+    pub(crate) fn paused() -> Self {
+        let alone = Simulated::alone(0, Faults::default());
+        alone.world.borrow_mut().pause();
+        alone
+    }
+
     /// A core that is alone in its world, and drives it.
     pub(crate) fn alone(seed: u64, faults: Faults) -> Self {
         let mut world = World::new(seed, faults);
@@ -128,6 +135,11 @@ unsafe impl Driver for Simulated {
     }
 
     fn is_simulated(&self) -> bool {
+        true
+    }
+
+    fn advance(&mut self, time: u64) -> bool {
+        self.world.borrow_mut().advance_to(time);
         true
     }
 

@@ -78,6 +78,8 @@ impl Trace {
 /// Everything that is simulated.
 pub(crate) struct World {
     pub(super) now: u64,
+    /// Turns take no time.
+    paused: bool,
     pub(super) random: Random,
     pub(crate) chaos: Chaos,
     pub(super) events: BTreeMap<(u64, u64), Event>,
@@ -103,6 +105,7 @@ impl World {
         let random = Random::new(seed);
         World {
             now: START,
+            paused: false,
             chaos: Chaos::new(faults, &random.fork(1)),
             random: random.fork(2),
             events: BTreeMap::new(),
@@ -171,8 +174,15 @@ impl World {
 
     /// Lets a moment pass: a turn of a core takes time, or a program that spins would never end.
     fn spend(&mut self) {
-        self.now += self.random.between(200, 2_000);
+        if !self.paused {
+            self.now += self.random.between(200, 2_000);
+        }
         self.run_due();
+    }
+
+    /// From now on turns take no time: for tests, which would rather know it exactly.
+    pub(super) fn pause(&mut self) {
+        self.paused = true;
     }
 
     /// Does what is due.
@@ -209,6 +219,15 @@ impl World {
         self.now = self.now.max(time);
         self.run_due();
         true
+    }
+
+    /// Goes to `time`, unless that has passed, and does what is due on the way, each at its own time.
+    pub(super) fn advance_to(&mut self, time: u64) {
+        while self.events.first_key_value().is_some_and(|(&(next, _), _)| next <= time) {
+            self.advance();
+        }
+        self.now = self.now.max(time);
+        self.trace.note(6, self.now, 0);
     }
 
     /// Jumps ahead, as a machine does that was suspended.
