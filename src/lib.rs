@@ -78,6 +78,66 @@ pub mod time;
 #[path = "../tests/refused/mod.rs"]
 mod refused;
 
+/// Runs an async `main` on a runtime.
+///
+/// | attribute | the function runs |
+/// |---|---|
+/// | `#[quoit::main]` | on one core, on this thread ([`runtime::run`]) |
+/// | `#[quoit::main(per_core)]` | once on every core, each pinned ([`runtime::start_per_core`]) |
+/// | `#[quoit::main(cores = 4)]` | once on each of so many cores |
+/// | `#[quoit::main(driver = "epoll")]` | on that kernel: `"auto"`, `"uring"`, `"epoll"`, `"sim"` |
+///
+/// They can be combined, with commas. On one core the result is what the function returns; if the core
+/// cannot be started, the program panics with the reason. On several cores it is a
+/// [`runtime::Result`], and the function may take a [`runtime::Core`]. Whatever else is to be chosen,
+/// [`runtime::Builder`] chooses it, in a `main` that is not async.
+///
+/// ```
+/// use std::io;
+///
+/// #[quoit::main]
+/// async fn main() -> io::Result<()> {
+///     let task = quoit::spawn(async { 6 * 7 });
+///     println!("{}", task.await?);
+///     Ok(())
+/// }
+/// ```
+///
+/// ```
+/// use quoit::runtime::Core;
+///
+/// #[quoit::main(cores = 2)]
+/// async fn main(core: Core) {
+///     println!("core {} of {}", core.index(), core.count());
+/// }
+/// ```
+pub use quoit_macros::main;
+
+/// Makes a test of an async function, which runs on a runtime of its own.
+///
+/// | attribute | the test runs |
+/// |---|---|
+/// | `#[quoit::test]` | on one core, on this thread |
+/// | `#[quoit::test(cores = 2)]` | once on each of so many cores |
+/// | `#[quoit::test(driver = "epoll")]` | on that kernel: `"auto"`, `"uring"`, `"epoll"`, `"sim"` |
+/// | `#[quoit::test(paused = true)]` | where sleeps take no time ([`runtime::Builder::paused`]) |
+///
+/// Other attributes, such as `#[should_panic]`, stand beside it as they do beside `#[test]`. What the
+/// function returns is looked at: a test that returns an `Err` fails.
+///
+/// ```
+/// use quoit::time::{Instant, sleep};
+/// use std::time::Duration;
+///
+/// #[quoit::test(paused = true)]
+/// async fn an_hour_takes_an_hour() {
+///     let start = Instant::now();
+///     sleep(Duration::from_secs(3600)).await;
+///     assert_eq!(start.elapsed(), Duration::from_secs(3600));
+/// }
+/// ```
+pub use quoit_macros::test;
+
 pub use sys::fork::Forked;
 pub use task::{
     call_soon, gather, gather_limit, spawn, spawn_blocking, try_gather, try_gather_limit,

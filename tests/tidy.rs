@@ -477,10 +477,10 @@ fn crate_sources() -> Vec<Source> {
     sources
 }
 
-/// The library, its tests, benchmarks, examples and scripts.
+/// The library and its macros, their tests, benchmarks, examples and scripts.
 fn all_sources() -> Vec<Source> {
     let mut sources = crate_sources();
-    for dir in ["tests", "benches", "examples", "scripts"] {
+    for dir in ["macros/src", "tests", "benches", "examples", "scripts"] {
         sources.extend(sources_in(dir));
     }
     sources

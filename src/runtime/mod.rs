@@ -132,6 +132,13 @@ pub fn start_per_core<Form, M: Main<Form> + Send + Sync>(main: M) -> Result<()> 
     Builder::new().start_per_core(main)
 }
 
+/// What `#[quoit::main]` and `#[quoit::test]` call: [`Builder::run`], with a panic where that fails.
+#[doc(hidden)]
+#[track_caller]
+pub fn run_or_panic<F: Future>(builder: Builder, future: F) -> F::Output {
+    builder.run(future).unwrap_or_else(|error| panic!("the runtime could not be started: {error}"))
+}
+
 /// The current core.
 ///
 /// # Panics

@@ -28,6 +28,7 @@ mod listener;
 mod loopback;
 mod lost;
 mod mesh;
+mod macros;
 mod names;
 mod numbers;
 mod outside;

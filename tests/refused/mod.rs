@@ -247,3 +247,93 @@ case! {
     fn name(&self) -> &'static str { \"mine\" } }
     fn nobody() -> Unparker { std::process::abort() }"
 }
+
+// ---- The attributes ----
+
+case! {
+    MarksAFunctionThatIsNotAsync, "",
+    "",
+    "#[quoit::main] async fn main() {}",
+    "#[quoit::main] fn main() {}",
+    ""
+}
+
+case! {
+    MarksWhatIsNoFunction, "",
+    "fn main() {}",
+    "#[quoit::test] async fn a_test() {}",
+    "#[quoit::test] struct Test;",
+    ""
+}
+
+case! {
+    GivesATestAParameter, "",
+    "fn main() {}",
+    "#[quoit::test] async fn a_test() {}",
+    "#[quoit::test] async fn a_test(core: quoit::runtime::Core) {}",
+    ""
+}
+
+case! {
+    GivesTheMainOfOneCoreAParameter, "",
+    "use quoit::runtime::Core;",
+    "#[quoit::main(cores = 1)] async fn main(_: Core) {}",
+    "#[quoit::main] async fn main(_: Core) {}",
+    ""
+}
+
+case! {
+    AsksForNoCore, "",
+    "",
+    "#[quoit::main(cores = 1)] async fn main() {}",
+    "#[quoit::main(cores = 0)] async fn main() {}",
+    ""
+}
+
+case! {
+    AsksForCoresTwice, "",
+    "",
+    "#[quoit::main(cores = 1)] async fn main() {}",
+    "#[quoit::main(cores = 1, per_core)] async fn main() {}",
+    ""
+}
+
+case! {
+    AsksForADriverThatIsNone, "",
+    "",
+    "#[quoit::main(driver = \"epoll\")] async fn main() {}",
+    "#[quoit::main(driver = \"kqueue\")] async fn main() {}",
+    ""
+}
+
+case! {
+    AsksForSomethingUnknown, "",
+    "",
+    "#[quoit::main(per_core)] async fn main() {}",
+    "#[quoit::main(worker_threads = 4)] async fn main() {}",
+    ""
+}
+
+case! {
+    PausesAMain, "",
+    "fn main() {}",
+    "#[quoit::test(paused = true)] async fn other() {}",
+    "#[quoit::main(paused = true)] async fn other() {}",
+    ""
+}
+
+case! {
+    PausesTheMachine, "",
+    "fn main() {}",
+    "#[quoit::test(paused = true, driver = \"sim\")] async fn a_test() {}",
+    "#[quoit::test(paused = true, driver = \"uring\")] async fn a_test() {}",
+    ""
+}
+
+case! {
+    SimulatesSeveralCores, "",
+    "fn main() {}",
+    "#[quoit::test(driver = \"sim\")] async fn a_test() {}",
+    "#[quoit::test(driver = \"sim\", cores = 2)] async fn a_test() {}",
+    ""
+}
