@@ -81,13 +81,16 @@ fn provide_buffers(ring: &Ring, settings: &Settings) -> Option<Rc<Pool>> {
 /// What is done about tasks that fail, or keep the core.
 fn care(settings: &Settings, core: &Core, ring: &Rc<Ring>) -> io::Result<Care> {
     let on_panic = settings.on_panic.clone();
-    let Some(threshold) = settings.stall else { return Ok(Care { on_panic, watch: None }) };
+    let ring_clock = Rc::clone(ring);
+    let clock: Rc<dyn Fn() -> u64> = Rc::new(move || ring_clock.now());
+    let Some(threshold) = settings.stall else {
+        return Ok(Care { clock, on_panic, watch: None });
+    };
     let simulated = ring.is_simulated();
     let (log, cpus) = (settings.log.clone(), settings.blocking.cpus());
     let pulse = (!simulated).then(|| Pulse::start(core.index, threshold, log, cpus)).transpose()?;
-    let clock = Rc::clone(ring);
-    let watch = Watch::new(nanoseconds(threshold), move || clock.now(), pulse);
-    Ok(Care { on_panic, watch: Some(watch) })
+    let watch = Watch::new(nanoseconds(threshold), Rc::clone(&clock), pulse);
+    Ok(Care { clock, on_panic, watch: Some(watch) })
 }
 
 /// Everything of one core. It lives and dies on its thread.

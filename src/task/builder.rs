@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::panic::Location;
 
-use super::{JoinHandle, spawn_at};
+use super::{JoinHandle, Queue, spawn_at};
 use crate::sys::atomic::Arc;
 use crate::sys::current;
 use crate::task::Scheduler;
 
-/// Spawns tasks that have a name.
+/// Spawns tasks that have a name, or a queue of their own.
 ///
 /// The name is shown wherever the runtime speaks of the task: when it panics
 /// ([`TaskPanic`](super::TaskPanic)), when it keeps its core from other tasks
@@ -28,6 +28,7 @@ use crate::task::Scheduler;
 #[must_use = "a Builder does nothing until `spawn` is called"]
 pub struct Builder {
     name: Option<Arc<str>>,
+    queue: Option<Queue>,
 }
 
 impl Builder {
@@ -42,17 +43,35 @@ impl Builder {
         self
     }
 
+    /// In which queue it is, instead of that of the task that spawns it.
+    ///
+    /// ```
+    /// use quoit::task::{self, Queue};
+    ///
+    /// # quoit::runtime::run(async {
+    /// let background = Queue::new("background", 100);
+    /// task::Builder::new().name("sweeper").queue(&background).spawn(async {}).await.unwrap();
+    /// # }).unwrap();
+    /// ```
+    pub fn queue(mut self, queue: &Queue) -> Self {
+        self.queue = Some(queue.clone());
+        self
+    }
+
     /// Starts a task on this core, as [`spawn`](super::spawn) does.
     ///
     /// # Panics
-    /// Outside of a runtime.
+    /// Outside of a runtime; on another core than that of its queue.
     #[track_caller]
     pub fn spawn<F>(self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + 'static,
         F::Output: 'static,
     {
-        let task = spawn_at(future, Location::caller());
+        let task = match self.queue {
+            None => spawn_at(future, Location::caller()),
+            Some(queue) => queue.spawn(future),
+        };
         if let Some(name) = self.name {
             current::with(|scheduler: &Scheduler| scheduler.set_name(task.id(), name));
         }

@@ -51,8 +51,10 @@ pub(super) const ABORTED: u8 = 8;
 const HOLDS_REMOTE: u8 = 16;
 /// What `joiner` holds is a waker's address, not a name.
 const JOINED_BY_A_WAKER: u8 = 32;
-/// Its origin has a name.
-const NAMED: u8 = 64;
+/// It has a name, or a lane of its own: wakes and the release take the long way.
+pub(super) const SPECIAL: u8 = 64;
+/// It was not polled so far.
+pub(super) const FRESH: u8 = 128;
 
 /// What is in a task's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +95,8 @@ pub(super) struct Header {
     called: AtomicBool,
     pub(super) flags: Cell<u8>,
     holds: Cell<Holds>,
+    /// The ready queue in which it is put.
+    pub(super) lane: Cell<u8>,
     pub(super) origin: Origin,
     life: Life,
 }
@@ -146,7 +150,16 @@ impl Header {
     /// Gives the task a name.
     pub(super) fn set_name(&self, name: std::sync::Arc<str>) {
         self.origin.set_name(name);
-        self.set(NAMED);
+        self.set(SPECIAL);
+    }
+
+    /// Decides for a ready queue.
+    pub(super) fn set_lane(&self, lane: u8) {
+        self.lane.set(lane);
+        self.unset(FRESH);
+        if lane > 0 {
+            self.set(SPECIAL);
+        }
     }
 
     /// Whether it is this waker that is kept: to keep it once more would take memory.
@@ -233,6 +246,7 @@ pub(super) fn new<F: Future>(
             called: AtomicBool::new(false),
             flags: Cell::new(flags),
             holds: Cell::new(Holds::Future),
+            lane: Cell::new(0),
             origin: Origin::new(at),
             life: Life::new(),
         },
@@ -406,7 +420,7 @@ pub(super) fn take_failure(header: NonNull<Header>) -> JoinError {
 pub(super) unsafe fn release(header: NonNull<Header>, blocks: &Blocks) {
     // SAFETY: the scheduler's reference keeps the header alive until the end of this function.
     let task = unsafe { header.as_ref() };
-    if task.holds.get() != Holds::Nothing || task.has(JOINED_BY_A_WAKER | NAMED) {
+    if task.holds.get() != Holds::Nothing || task.has(JOINED_BY_A_WAKER | SPECIAL) {
         discard_rest(header);
     }
     // Acquire: what other threads did with their references is over.
@@ -432,7 +446,7 @@ fn discard_rest(header: NonNull<Header>) {
     panic.into_iter().for_each(note);
     task.take_joiner().discard();
     task.origin.clear();
-    task.unset(NAMED);
+    task.unset(SPECIAL);
 }
 
 /// A waker may outlive the runtime, so from now on the header holds the remote itself.

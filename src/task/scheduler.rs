@@ -1,19 +1,21 @@
 //! One core's tasks: the table of all, and the queue of those that are ready.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::{Cell, OnceCell, UnsafeCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::blocking::pool::Pool;
 use super::blocks::Blocks;
 use super::inbox::Remote;
 use super::join::JoinError;
+use super::lanes::{Lanes, List};
 use super::origin::Site;
 use super::outbox::Outbox;
 use super::panics::{OnPanic, Policy, TaskPanic};
-use super::raw::{self, ABORTED, AWAITED, DONE, Header, Joiner, QUEUED};
+use super::raw::{self, ABORTED, AWAITED, DONE, FRESH, Header, Joiner, QUEUED, SPECIAL};
 use super::table::{Table, TaskId};
 use super::watch::Watch;
 use crate::sys::atomic::Arc;
@@ -21,15 +23,17 @@ use crate::sys::current::{self, Floor};
 use crate::sys::guard;
 
 /// Polls before the first look at the clock; the next looks come after four times as many.
-const FIRST_LOOK: u32 = 8;
+pub(super) const FIRST_LOOK: u32 = 8;
 
 /// How often a task may go on in one poll.
 const STEPS_A_POLL: u32 = 128;
 
 /// The tasks of one core, and those of them that are ready.
 pub(crate) struct Scheduler {
-    first: Cell<Option<NonNull<Header>>>,
-    last: Cell<Option<NonNull<Header>>>,
+    /// Those that are ready: all of them, until there are lanes.
+    pub(super) ready: List,
+    lanes: OnceCell<Box<Lanes>>,
+    clock: Rc<dyn Fn() -> u64>,
     /// Those that have not been released; see `table`.
     tasks: UnsafeCell<Table>,
     remote: Arc<Remote>,
@@ -50,10 +54,17 @@ pub(crate) struct Scheduler {
 }
 
 /// What is done about tasks that fail, or keep their core.
-#[derive(Default)]
 pub(crate) struct Care {
+    /// The core's clock, in nanoseconds.
+    pub(crate) clock: Rc<dyn Fn() -> u64>,
     pub(crate) on_panic: Policy,
     pub(crate) watch: Option<Watch>,
+}
+
+impl Default for Care {
+    fn default() -> Self {
+        Care { clock: Rc::new(|| 0), on_panic: Policy::default(), watch: None }
+    }
 }
 
 // SAFETY: no other type of the crate has this number.
@@ -64,8 +75,9 @@ unsafe impl Floor for Scheduler {
 impl Scheduler {
     pub(crate) fn new(remote: Arc<Remote>, pool: Option<Pool>, care: Care) -> Self {
         Scheduler {
-            first: Cell::new(None),
-            last: Cell::new(None),
+            ready: List::default(),
+            lanes: OnceCell::new(),
+            clock: care.clock,
             tasks: UnsafeCell::new(Table::new()),
             remote,
             polls: Cell::new(0),
@@ -128,7 +140,7 @@ impl Scheduler {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.first.get().is_none()
+        self.ready.is_empty() && self.lanes.get().is_none_or(|lanes| lanes.are_idle())
     }
 
     /// Adds a task, spawned at `at`, and makes it ready.
@@ -176,13 +188,30 @@ impl Scheduler {
     /// everything that the future borrows is still valid.
     #[inline]
     unsafe fn spawn_unbounded<F: Future>(&self, future: F, at: Site) -> TaskId {
-        let header = raw::new(future, &self.remote, AWAITED | QUEUED, &self.blocks, at);
+        let (header, id) = self.insert(future, at);
+        self.ready.append(header);
+        id
+    }
+
+    /// Adds a task to a lane.
+    pub(super) fn spawn_in<F: Future + 'static>(&self, lane: u8, future: F, at: Site) -> TaskId {
+        let (header, id) = self.insert(future, at);
+        // SAFETY: the task has just been made.
+        unsafe { header.as_ref() }.set_lane(lane);
+        self.append_special(header);
+        id
+    }
+
+    /// Makes a task, which is in no list so far.
+    #[inline]
+    fn insert<F: Future>(&self, future: F, at: Site) -> (NonNull<Header>, TaskId) {
+        let flags = AWAITED | QUEUED | FRESH;
+        let header = raw::new(future, &self.remote, flags, &self.blocks, at);
         // SAFETY: an entry is plain data.
         let id = unsafe { self.table(|tasks| tasks.insert(header)) };
         // SAFETY: the task has just been made.
         unsafe { header.as_ref() }.key.set(id.key);
-        self.append(header);
-        id
+        (header, id)
     }
 
     /// 1 schedule: appends to the run queue what is not in it.
@@ -190,46 +219,48 @@ impl Scheduler {
     pub(super) fn schedule(&self, header: NonNull<Header>) {
         // SAFETY: whoever calls has a reference.
         let task = unsafe { header.as_ref() };
-        if task.has(QUEUED | DONE) {
+        if task.has(QUEUED | DONE | SPECIAL) {
+            if !task.has(QUEUED | DONE) {
+                schedule_special(header);
+            }
             return;
         }
         task.set(QUEUED);
         task.next.set(None);
-        self.append(header);
+        self.ready.append(header);
     }
 
-    #[inline]
-    fn append(&self, header: NonNull<Header>) {
-        match self.last.replace(Some(header)) {
-            // SAFETY: what is queued is alive: the scheduler's reference, or see `pop`.
-            Some(last) => unsafe { last.as_ref() }.next.set(Some(header)),
-            None => self.first.set(Some(header)),
+    /// Puts a task into its own lane.
+    #[cold]
+    fn append_special(&self, header: NonNull<Header>) {
+        // SAFETY: whoever calls has a reference.
+        let lane = unsafe { header.as_ref() }.lane.get();
+        match self.lanes.get() {
+            Some(lanes) if lane > 0 => lanes.get(lane).list.append(header),
+            _ => self.ready.append(header),
         }
     }
 
-    /// Takes the first of the run queue; the caller clears QUEUED.
-    #[inline]
-    fn pop(&self) -> Option<NonNull<Header>> {
-        let header = self.first.get()?;
-        // SAFETY: as in `schedule`.
-        let task = unsafe { header.as_ref() };
-        self.first.set(task.next.get());
-        if task.next.get().is_none() {
-            self.last.set(None);
-        }
-        Some(header)
+    /// The lanes; there are some from now on.
+    pub(super) fn lanes(&self) -> &Lanes {
+        self.lanes.get_or_init(|| Box::new(Lanes::new(Rc::clone(&self.clock))))
+    }
+
+    /// The lane whose turn it is.
+    pub(super) fn current_lane(&self) -> u8 {
+        self.lanes.get().map_or(0, |lanes| lanes.current.get())
     }
 
     /// Puts the run queue into another order: for the simulator, between two laps. `choose` gives an
     /// index below what it is given.
     #[cold]
     pub(crate) fn reorder(&self, mut choose: impl FnMut(usize) -> usize) {
-        let mut queue: Vec<_> = std::iter::from_fn(|| self.pop()).collect();
+        let mut queue: Vec<_> = std::iter::from_fn(|| self.ready.pop()).collect();
         while !queue.is_empty() {
             let header = queue.swap_remove(choose(queue.len()));
             // SAFETY: as in `schedule`.
             unsafe { header.as_ref() }.next.set(None);
-            self.append(header);
+            self.ready.append(header);
         }
     }
 
@@ -264,6 +295,9 @@ impl Scheduler {
             // A message may drop what is a user's: an output, a callback, a waker.
             self.watched("what another thread sent", || guard::call(|| taken.run()));
         }
+        if let Some(lanes) = self.lanes.get() {
+            return self.run_lanes(lanes, budget, late);
+        }
         let (polls, mut look) = (self.polls.get(), FIRST_LOOK.min(budget));
         while self.run_until(polls + u64::from(look)) && look < budget && !late() {
             outbox.send();
@@ -271,9 +305,16 @@ impl Scheduler {
         }
     }
 
+    /// As `run_until`, for the rare callers.
+    #[inline(never)]
+    pub(super) fn run_some(&self, polls: u64) -> bool {
+        self.run_until(polls)
+    }
+
     /// Runs what is ready until so many polls were made. False when nothing is ready any more.
+    #[inline(always)]
     fn run_until(&self, polls: u64) -> bool {
-        while !self.is_idle() && self.polls.get() < polls {
+        while !self.ready.is_empty() && self.polls.get() < polls {
             // One boundary for many polls: each would pass its result through memory.
             let ran = catch_unwind(AssertUnwindSafe(|| {
                 current::core(|core| match &self.watch {
@@ -291,7 +332,7 @@ impl Scheduler {
                 None => resume_unwind(panic),
             }
         }
-        !self.is_idle()
+        !self.ready.is_empty()
     }
 
     /// Ends a task whose poll has panicked, and does with the panic what was chosen.
@@ -314,15 +355,18 @@ impl Scheduler {
     }
 
     /// The panic of a poll passes, and leaves its task in `running`.
-    #[inline]
+    ///
+    /// This and what a poll comes to is one function, or each poll would pay for calls: that there are
+    /// rare callers beside the loop must not change that.
+    #[inline(always)]
     fn run_many(&self, end: u64, polled: &Cell<u32>) {
         while self.polls.get() < end {
-            let Some(header) = self.pop() else { return };
+            let Some(header) = self.ready.pop() else { return };
             self.polls.set(self.polls.get() + 1);
             // SAFETY: a queued task is alive.
             let task = unsafe { header.as_ref() };
             polled.set(task.key.get());
-            let flags = task.flags.get() & !QUEUED;
+            let flags = task.flags.get() & !(QUEUED | FRESH);
             #[cfg(not(canary = "wake-before-clear"))]
             task.flags.set(flags);
             if flags & (DONE | ABORTED) != 0 {
@@ -345,7 +389,7 @@ impl Scheduler {
     #[cold]
     fn run_watched(&self, end: u64, polled: &Cell<u32>, watch: &Watch) {
         let mut now = watch.now();
-        while let Some(header) = self.first.get()
+        while let Some(header) = self.ready.first()
             && self.polls.get() < end
         {
             // SAFETY: a queued task is alive.
@@ -387,6 +431,7 @@ impl Scheduler {
     }
 
     /// 3 complete: tells whoever awaits it.
+    #[inline(always)]
     fn complete(&self, header: NonNull<Header>) {
         // SAFETY: the scheduler's reference.
         let task = unsafe { header.as_ref() };
@@ -398,7 +443,7 @@ impl Scheduler {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn tell(&self, joiner: Joiner) {
         match joiner {
             Joiner::Task(id) => {
@@ -582,11 +627,26 @@ impl Scheduler {
             unsafe { header.as_ref() }.unset(AWAITED);
             self.forget(header);
         }
-        while let Some(header) = self.pop() {
+        if let Some(lanes) = self.lanes.get() {
+            lanes.empty_into(&self.ready);
+        }
+        while let Some(header) = self.ready.pop() {
             // SAFETY: the table is empty, so what is queued has ended and was left to the queue.
             unsafe { raw::release(header, &self.blocks) };
         }
     }
+}
+
+/// Makes a task ready that is in a lane of its own, or has a name. Of its scheduler, which is the
+/// current one, it is not told: the usual way would have to keep that at hand.
+#[cold]
+fn schedule_special(header: NonNull<Header>) {
+    // SAFETY: whoever calls has a reference.
+    let task = unsafe { header.as_ref() };
+    task.set(QUEUED);
+    task.next.set(None);
+    let appended = current::with(|scheduler: &Scheduler| scheduler.append_special(header));
+    assert!(appended.is_some(), "a task is scheduled on its own core");
 }
 
 /// Ends the task of `drive` when that is left.

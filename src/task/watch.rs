@@ -4,6 +4,7 @@
 //! each poll. What never returns is seen by the [watchdog](super::watchdog).
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::origin::Site;
@@ -15,7 +16,7 @@ use crate::sys::current;
 /// Looks at how long each poll takes.
 pub(crate) struct Watch {
     threshold_ns: u64,
-    clock: Box<dyn Fn() -> u64>,
+    clock: Rc<dyn Fn() -> u64>,
     running: RefCell<Option<Running>>,
     /// When each task was last polled, by its key.
     polled: RefCell<Vec<u64>>,
@@ -42,12 +43,12 @@ impl Running {
 impl Watch {
     pub(crate) fn new(
         threshold_ns: u64,
-        clock: impl Fn() -> u64 + 'static,
+        clock: Rc<dyn Fn() -> u64>,
         pulse: Option<Arc<Pulse>>,
     ) -> Self {
         Watch {
             threshold_ns,
-            clock: Box::new(clock),
+            clock,
             running: RefCell::default(),
             polled: RefCell::default(),
             stalls: Cell::new(0),

@@ -37,6 +37,7 @@ mod quarantine;
 mod runtime;
 mod scorecard_core;
 mod scorecard_net;
+mod shares;
 mod sim;
 mod stalls;
 mod start_errors;

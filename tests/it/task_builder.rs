@@ -133,28 +133,33 @@ fn a_panic_in_a_task_ends_the_core_if_that_was_chosen() {
 
 #[test]
 fn the_panic_of_one_core_s_task_stops_all_cores_if_that_was_chosen() {
-    let dropped = Arc::new(AtomicBool::new(false));
-    struct Flag(Arc<AtomicBool>);
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    static STOPPED: AtomicBool = AtomicBool::new(false);
+    struct Flag;
     impl Drop for Flag {
         fn drop(&mut self) {
-            self.0.store(true, Ordering::SeqCst);
+            STOPPED.store(true, Ordering::SeqCst);
         }
     }
-    let seen = dropped.clone();
     let error = Builder::new()
         .cores(2)
         .shutdown_on([])
         .on_panic(OnPanic::ShutDown)
-        .start_per_core(async move || {
-            if core().index() == 1 {
-                quoit::spawn(async { panic!("on core 1") });
+        .start_per_core(async || {
+            if core().index() == 0 {
+                let _flag = Flag;
+                STARTED.store(true, Ordering::SeqCst);
+                pending::<()>().await;
             }
-            let _flag = (core().index() == 0).then(|| Flag(seen.clone()));
+            while !STARTED.load(Ordering::SeqCst) {
+                sleep(Duration::from_millis(1)).await;
+            }
+            quoit::spawn(async { panic!("on core 1") });
             pending::<()>().await;
         })
         .unwrap_err();
     assert!(error.to_string().contains("on core 1"), "{error}");
-    assert!(dropped.load(Ordering::SeqCst), "core 0 was not stopped");
+    assert!(STOPPED.load(Ordering::SeqCst), "core 0 was not stopped");
 }
 
 #[test]
