@@ -58,6 +58,7 @@
 //! | `loop.call_later(t, f)`, `loop.call_at(t, f)` | [`call_later`], [`call_at`] |
 //! | `loop.call_soon_threadsafe(f)` | [`runtime::Handle::call_soon`] |
 //! | `loop.run_in_executor(f)` | [`spawn_blocking`] |
+//! | `Lock`, `Semaphore`, `Event`, `Condition`, `Barrier`, `Queue` | [`sync`] |
 
 pub mod buf;
 pub mod doctor;
@@ -69,7 +70,7 @@ pub mod net;
 mod op;
 pub mod runtime;
 pub mod sim;
-mod sync;
+pub mod sync;
 mod sys;
 pub mod task;
 pub mod time;
