@@ -26,8 +26,7 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
         value: Cell::new(None),
         receiver: WakerCell::default(),
         sender: WakerCell::default(),
-        sender_is_gone: Cell::new(false),
-        is_closed: Cell::new(false),
+        state: Cell::new(0),
     });
     (Sender { shared: Rc::clone(&shared) }, Receiver { shared: Some(shared) })
 }
@@ -36,10 +35,15 @@ struct Shared<T> {
     value: Cell<Option<T>>,
     receiver: WakerCell,
     sender: WakerCell,
-    sender_is_gone: Cell<bool>,
-    /// Nothing can be sent any more.
-    is_closed: Cell<bool>,
+    state: Cell<u8>,
 }
+
+/// The sender has sent, or was dropped.
+const SENDER_GONE: u8 = 1 << 0;
+/// Nothing can be sent any more.
+const CLOSED: u8 = 1 << 1;
+/// There was a wait: a place of a waker may be in use. Most channels end without.
+const WAITED: u8 = 1 << 2;
 
 /// Sends the one value. Dropping it instead tells the [`Receiver`].
 ///
@@ -113,7 +117,7 @@ impl<T> Sender<T> {
     /// The value, if the receiver is gone or closed.
     #[inline]
     pub fn send(self, value: T) -> Result<(), T> {
-        if self.shared.is_closed.get() {
+        if self.is_closed() {
             return Err(value);
         }
         self.shared.value.set(Some(value));
@@ -128,8 +132,9 @@ impl<T> Sender<T> {
 
     /// As [`closed`](Sender::closed), for use in a `poll`.
     pub fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Shared { sender, is_closed, .. } = &*self.shared;
-        if is_closed.get() || sender.wait(context.waker()) && is_closed.get() {
+        let shared = &*self.shared;
+        shared.set(WAITED);
+        if shared.has(CLOSED) || shared.sender.wait(context.waker()) && shared.has(CLOSED) {
             return Poll::Ready(());
         }
         Poll::Pending
@@ -137,8 +142,9 @@ impl<T> Sender<T> {
 
     /// Whether the receiver is gone or closed.
     #[must_use]
+    #[inline]
     pub fn is_closed(&self) -> bool {
-        self.shared.is_closed.get()
+        self.shared.has(CLOSED)
     }
 }
 
@@ -149,7 +155,7 @@ impl<T> Receiver<T> {
     /// Why there is none.
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
         let shared = self.shared.as_ref().ok_or(TryRecvError::Closed)?;
-        let outcome = shared.outcome(shared.is_closed.get()).ok_or(TryRecvError::Empty)?;
+        let outcome = shared.outcome().ok_or(TryRecvError::Empty)?;
         self.shared = None;
         outcome.map_err(|RecvError(())| TryRecvError::Closed)
     }
@@ -179,20 +185,38 @@ impl<T> Receiver<T> {
 }
 
 impl<T> Shared<T> {
-    /// What it has come to, if it has. Where `is_closed`, no value means that there will be none.
     #[inline]
-    fn outcome(&self, is_closed: bool) -> Option<Result<T, RecvError>> {
+    fn has(&self, flags: u8) -> bool {
+        self.state.get() & flags != 0
+    }
+
+    #[inline]
+    fn set(&self, flags: u8) {
+        self.state.set(self.state.get() | flags);
+    }
+
+    /// What it has come to, if it has.
+    #[inline]
+    fn outcome(&self) -> Option<Result<T, RecvError>> {
         match self.value.take() {
             Some(value) => Some(Ok(value)),
-            None if is_closed || self.sender_is_gone.get() => Some(Err(RecvError(()))),
+            None if self.has(SENDER_GONE | CLOSED) => Some(Err(RecvError(()))),
             None => None,
         }
     }
 
     fn close(&self) {
-        if !self.is_closed.replace(true) {
+        if !self.has(CLOSED) {
+            self.set(CLOSED);
             self.sender.wake_last();
         }
+    }
+
+    /// Waits for the outcome, unless there is one by then: to wait may run code of a user.
+    #[cold]
+    fn wait(&self, context: &Context<'_>) -> Option<Result<T, RecvError>> {
+        self.set(WAITED);
+        if self.receiver.wait(context.waker()) { self.outcome() } else { None }
     }
 }
 
@@ -204,11 +228,7 @@ impl<T> Future for Receiver<T> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let shared = self.shared.as_ref().expect("a oneshot::Receiver was polled after its end");
-        let is_closed = shared.is_closed.get();
-        let outcome = match shared.outcome(is_closed) {
-            None if shared.receiver.wait(context.waker()) => shared.outcome(is_closed),
-            outcome => outcome,
-        };
+        let outcome = shared.outcome().or_else(|| shared.wait(context));
         match outcome {
             Some(outcome) => {
                 self.shared = None;
@@ -222,19 +242,23 @@ impl<T> Future for Receiver<T> {
 impl<T> Drop for Sender<T> {
     #[inline]
     fn drop(&mut self) {
-        self.shared.sender_is_gone.set(true);
-        self.shared.sender.forget();
-        self.shared.receiver.wake_last();
+        self.shared.set(SENDER_GONE);
+        if self.shared.has(WAITED) {
+            self.shared.sender.forget();
+            self.shared.receiver.wake_last();
+        }
     }
 }
 
 impl<T> Drop for Receiver<T> {
     #[inline]
     fn drop(&mut self) {
-        let Some(shared) = self.shared.take() else { return };
-        shared.close();
-        shared.receiver.forget();
-        drop(shared.value.take());
+        // Whoever has taken the outcome has left already.
+        if let Some(shared) = self.shared.take() {
+            shared.close();
+            shared.receiver.forget();
+            drop(shared.value.take());
+        }
     }
 }
 

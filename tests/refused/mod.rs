@@ -179,6 +179,22 @@ case! {
     "std::thread::spawn(move || drop(task)); }"
 }
 
+case! {
+    SendsTheEndOfAChannel, "E0277",
+    "fn main_of() { let (sender, receiver) = quoit::sync::mpsc::channel::<u8>(1);",
+    "(move || drop(sender))();",
+    "std::thread::spawn(move || drop(sender));",
+    "drop(receiver); }"
+}
+
+case! {
+    SharesALock, "E0277",
+    "fn main_of(lock: quoit::sync::Mutex<u8>) { std::thread::scope(|scope| {",
+    "drop(lock.try_lock());",
+    "scope.spawn(|| drop(lock.try_lock()));",
+    "}); }"
+}
+
 // ---- Tasks own what they use ----
 
 case! {

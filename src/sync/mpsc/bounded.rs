@@ -164,13 +164,15 @@ impl<T> Sender<T> {
     /// # Errors
     /// The message, if the receiver is gone or closed, before or meanwhile.
     pub async fn send(&self, value: T) -> Result<(), SendError<T>> {
-        match self.reserve().await {
-            Ok(place) => {
-                place.send(value);
-                Ok(())
-            }
-            Err(SendError(())) => Err(SendError(value)),
+        let place = match self.chan.limit.permits.try_acquire(1) {
+            Err(Refusal::NoPermits) => self.take_place().await.is_ok(),
+            place => place.is_ok(),
+        };
+        if !place {
+            return Err(SendError(value));
         }
+        self.chan.push(value);
+        Ok(())
     }
 
     /// Sends if there is a place, and nobody waits for it.
