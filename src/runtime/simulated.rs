@@ -28,6 +28,11 @@ impl Runtime {
         self.shard.set_budget(polls);
     }
 
+    /// Has what is up to chance come out otherwise.
+    pub(crate) fn set_chance(&self, seed: u64) {
+        self.shard.scheduler().set_chance(seed);
+    }
+
     /// Has the ready tasks run in another order.
     pub(crate) fn reorder(&self, choose: impl FnMut(usize) -> usize) {
         self.shard.scheduler().reorder(choose);

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::driver::sim::{Shared, Simulated};
+use crate::driver::sim::{Random, Shared, Simulated};
 use crate::runtime::Main;
 use crate::runtime::error::BoxError;
 use crate::runtime::roll::Roll;
@@ -59,13 +59,14 @@ impl Machine {
     }
 
     /// Starts its cores, anew after a crash.
-    pub(super) fn start(&mut self, world: &Shared, builder: &Builder) {
+    pub(super) fn start(&mut self, world: &Shared, builder: &Builder, seed: u64) {
         let roll = Roll::new(self.spec.cores);
         for index in 0..self.spec.cores {
             let number = world.borrow_mut().add_core(self.host);
             let seat = Seat { index, roll: Arc::clone(&roll) };
             let driver = Box::new(Simulated::new(world, number));
             let runtime = builder.clone().build_on(driver, seat).expect("memory for a core");
+            runtime.set_chance(Random::new(seed).fork(number as u64).next());
             let main = Some((self.spec.start)(&runtime));
             self.cores.push(Core { number, runtime, main, idle: false });
         }

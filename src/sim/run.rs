@@ -43,7 +43,7 @@ impl Run {
         // All have their names before the first one asks for another.
         let machine = |spec| Machine::new(spec, &world);
         let mut machines: Vec<Machine> = sim.specs.into_iter().map(machine).collect();
-        machines.iter_mut().for_each(|machine| machine.start(&world, &sim.builder));
+        machines.iter_mut().for_each(|machine| machine.start(&world, &sim.builder, sim.seed));
         let start = world.borrow().now();
         let run = Run {
             seed: sim.seed,
@@ -245,7 +245,7 @@ impl Run {
             self.machines[host].cores.clear();
         }
         for host in restarted {
-            self.machines[host].start(&self.world, &self.builder);
+            self.machines[host].start(&self.world, &self.builder, self.seed);
         }
     }
 }

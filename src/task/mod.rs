@@ -19,6 +19,7 @@ mod queue;
 mod raw;
 pub(crate) mod registry;
 mod scheduler;
+mod select;
 mod table;
 mod view;
 mod watch;
@@ -36,6 +37,8 @@ pub use join_macros::Part;
 pub use local::{AccessError, LocalKey};
 pub use panics::{OnPanic, TaskPanic};
 pub use queue::Queue;
+#[doc(hidden)]
+pub use select::{Selected, Start};
 pub use yielding::{ConsumeBudget, YieldNow, consume_budget, yield_now};
 
 use std::panic::Location;

@@ -40,6 +40,8 @@ pub(crate) struct Scheduler {
     polls: Cell<u64>,
     /// The task whose poll is running.
     running: Cell<Option<NonNull<Header>>>,
+    /// What `choose` goes on from.
+    chance: Cell<u64>,
     blocks: Blocks,
     /// The threads for what blocks; none where it is run in place.
     pool: Option<Pool>,
@@ -82,6 +84,7 @@ impl Scheduler {
             remote,
             polls: Cell::new(0),
             running: Cell::new(None),
+            chance: Cell::new(0),
             blocks: Blocks::new(),
             pool,
             outbox: Outbox::new(),
@@ -137,6 +140,20 @@ impl Scheduler {
         let spent = if poll == self.polls.get() { spent } else { 0 };
         self.spent.set((self.polls.get(), spent + 1));
         spent < STEPS_A_POLL
+    }
+
+    /// An index below `count`, by chance: the same in each run in which the same is asked.
+    #[inline]
+    pub(super) fn choose(&self, count: usize) -> usize {
+        let chance = self.chance.get();
+        self.chance
+            .set(chance.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F));
+        (((chance >> 32) * count as u64) >> 32) as usize
+    }
+
+    /// Has `choose` choose otherwise: for the simulator, whose seeds are to differ in it.
+    pub(crate) fn set_chance(&self, seed: u64) {
+        self.chance.set(seed);
     }
 
     pub(crate) fn is_idle(&self) -> bool {

@@ -46,6 +46,7 @@ mod support_alloc;
 mod sync;
 mod sync_explore;
 mod sync_scenes;
+mod select;
 mod task;
 mod task_builder;
 mod tcp;
