@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use super::abort::AbortHandle;
 use super::registry;
 use super::scheduler::Scheduler;
 use super::table::TaskId;
@@ -49,6 +50,12 @@ impl<T> JoinHandle<T> {
     pub fn abort(&self) {
         let id = self.id;
         registry::on_core(self.core, move |scheduler| scheduler.abort(id));
+    }
+
+    /// What ends the task without this handle.
+    #[must_use]
+    pub fn abort_handle(&self) -> AbortHandle {
+        AbortHandle::new(self.core, self.id)
     }
 
     /// Whether the task has ended.

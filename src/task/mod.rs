@@ -1,5 +1,6 @@
 //! Tasks: runnable futures of one core, and the only way in from other threads.
 
+mod abort;
 mod before;
 pub(crate) mod blocking;
 mod blocks;
@@ -16,6 +17,8 @@ mod origin;
 pub(crate) mod outbox;
 mod panics;
 mod queue;
+mod join_set;
+mod members;
 mod raw;
 pub(crate) mod registry;
 mod scheduler;
@@ -26,6 +29,7 @@ mod watch;
 mod watchdog;
 mod yielding;
 
+pub use abort::{AbortHandle, AbortOnDrop};
 pub use before::Before;
 pub use blocking::{BlockingTask, spawn_blocking};
 pub use builder::Builder;
@@ -37,6 +41,7 @@ pub use join_macros::Part;
 pub use local::{AccessError, LocalKey};
 pub use panics::{OnPanic, TaskPanic};
 pub use queue::Queue;
+pub use join_set::JoinSet;
 #[doc(hidden)]
 pub use select::{Selected, Start};
 pub use yielding::{ConsumeBudget, YieldNow, consume_budget, yield_now};

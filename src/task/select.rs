@@ -67,6 +67,29 @@ use crate::sys::current;
 /// assert_eq!(heard, ["one", "two"]);
 /// # }).unwrap();
 /// ```
+///
+/// A server that stops when it is told to, and loses no connection by that:
+///
+/// ```no_run
+/// use quoit::net::TcpListener;
+/// use quoit::runtime::Core;
+/// use quoit::task::JoinSet;
+/// # async fn serve(_: quoit::net::TcpStream) {}
+///
+/// async fn main_of_a_core(core: Core) -> std::io::Result<()> {
+///     let listener = TcpListener::bind("127.0.0.1:7000").await?;
+///     let mut connections = JoinSet::new();
+///     loop {
+///         quoit::select! {
+///             accepted = listener.accept() => { connections.spawn(serve(accepted?.0)); }
+///             Some(_) = connections.join_next() => {}
+///             _ = core.shutdown() => break,
+///         }
+///     }
+///     connections.join_all_by(core.deadline()).await;
+///     Ok(())
+/// }
+/// ```
 #[macro_export]
 macro_rules! select {
     () => { ::std::compile_error!("select! needs at least one branch") };

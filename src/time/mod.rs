@@ -10,6 +10,7 @@ mod advance;
 mod callback;
 mod instant;
 mod interval;
+mod join_set;
 mod sleep;
 mod timeout;
 
