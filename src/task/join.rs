@@ -67,6 +67,11 @@ impl<T> JoinHandle<T> {
         self.here(|scheduler| scheduler.is_finished(self.id))
     }
 
+    /// The task's core, and its name there.
+    pub(super) fn name(&self) -> (u64, TaskId) {
+        (self.core, self.id)
+    }
+
     #[inline]
     fn here<R>(&self, f: impl FnOnce(&Scheduler) -> R) -> R {
         current::on(self.core, f).unwrap_or_else(|| self.is_not_here())

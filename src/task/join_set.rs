@@ -42,7 +42,7 @@ use super::spawn;
 /// ```
 ///
 /// To wait for several futures without making tasks of them there are [`join!`](crate::join) and
-/// [`gather`](super::gather).
+/// [`gather`](super::gather); tasks that end with their parent are a [`scope`](super::scope).
 pub struct JoinSet<T> {
     tasks: Slab<JoinHandle<T>>,
     ended: Rc<Ended>,

@@ -22,6 +22,7 @@ mod members;
 mod raw;
 pub(crate) mod registry;
 mod scheduler;
+mod scope;
 mod select;
 mod table;
 mod view;
@@ -42,6 +43,7 @@ pub use local::{AccessError, LocalKey};
 pub use panics::{OnPanic, TaskPanic};
 pub use queue::Queue;
 pub use join_set::JoinSet;
+pub use scope::{Scope, scope};
 #[doc(hidden)]
 pub use select::{Selected, Start};
 pub use yielding::{ConsumeBudget, YieldNow, consume_budget, yield_now};

@@ -349,6 +349,12 @@ pub(super) fn fail(header: NonNull<Header>, panic: Panic) {
     unsafe { keep_panic(header, panic) };
 }
 
+/// Whether the task has a future that nobody is dropping.
+pub(super) fn is_at_rest(header: NonNull<Header>) -> bool {
+    // SAFETY: the scheduler's reference keeps the header alive.
+    unsafe { header.as_ref() }.holds.get() == Holds::Future
+}
+
 /// Drops the future of a task instead of polling it again; it has then ended.
 #[cold]
 pub(super) fn abort(header: NonNull<Header>) {

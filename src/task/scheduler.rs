@@ -622,6 +622,20 @@ impl Scheduler {
         }
     }
 
+    /// Ends a task here and now. One whose future is in use, because it is its poll or its drop that
+    /// has come to this, ends at its next turn.
+    pub(super) fn end_now(&self, id: TaskId) {
+        let Some(header) = self.find(id).filter(|_| !self.is_finished(id)) else { return };
+        if self.running.get() == Some(header) || !raw::is_at_rest(header) {
+            return self.abort(id);
+        }
+        // What it had in flight is given up in its own name.
+        let polled = current::core(|core| core.polled.replace(id.key));
+        raw::abort(header);
+        current::core(|core| core.polled.set(polled.unwrap_or(u32::MAX)));
+        self.complete(header);
+    }
+
     /// Ends all tasks, those included that appear while others end, and refuses messages.
     pub(crate) fn shut_down(&self) {
         // A message that comes too late is dropped, as if its sender had met a closed inbox.

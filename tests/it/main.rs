@@ -36,6 +36,7 @@ mod outside;
 mod paused;
 mod quarantine;
 mod runtime;
+mod scope;
 mod scorecard_core;
 mod scorecard_net;
 mod shares;
