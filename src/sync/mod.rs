@@ -16,6 +16,7 @@
 //! | show the latest value | [`watch`] |
 //! | tell that something has happened | [`Notify`], [`Event`] |
 //! | wait for a change under a lock | [`Condvar`] |
+//! | tell tasks to stop | [`CancelToken`] |
 //! | wait for each other | [`Barrier`] |
 //! | wait until all that runs has ended, and let nothing new in | [`Gate`] |
 //!
@@ -34,6 +35,7 @@
 
 mod barrier;
 pub mod broadcast;
+mod cancel_token;
 mod condvar;
 mod event;
 mod gate;
@@ -54,6 +56,7 @@ mod waker_cell;
 pub mod watch;
 
 pub use barrier::{Barrier, BarrierWaitResult};
+pub use cancel_token::{CancelToken, Cancelled, DropGuard};
 pub use condvar::Condvar;
 pub use event::Event;
 pub use gate::{Gate, GateClosed, Pass};
