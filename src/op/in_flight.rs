@@ -86,7 +86,7 @@ pub(super) struct Slot {
     opcode: Cell<u8>,
     /// The next free slot, or the next chore; of a slot in neither list, its descriptor.
     next: Cell<u32>,
-    /// The task whose poll submitted it.
+    /// The task whose poll submitted it, and then the one that gave it up.
     pub(super) task: Cell<u32>,
     note: UnsafeCell<Note>,
     vtable: Cell<Option<&'static Vtable>>,
@@ -355,6 +355,7 @@ impl InFlight {
     pub(super) fn orphan(&self, id: OpId) -> Option<Waker> {
         let slot = self.get(id).expect("a ticket's slot lives until it is orphaned");
         self.orphans.set(self.orphans.get() + 1);
+        slot.task.set(current::core(|core| core.polled.get()).unwrap_or(u32::MAX));
         if slot.state.get() == State::Done {
             slot.state.set(State::Unclaimed);
             self.link(id.index, slot);

@@ -30,6 +30,7 @@ mod answers;
 mod in_flight;
 mod parcel;
 mod pending;
+mod release;
 mod ring;
 mod submission;
 
@@ -40,6 +41,7 @@ use crate::driver::{Cqe, Sqe};
 pub(crate) use answers::{Answers, Multishot, Next};
 pub(crate) use parcel::Parcel;
 pub(crate) use pending::Pending;
+pub(crate) use release::Release;
 pub(crate) use ring::{Drained, Limits, Ring, with};
 pub(crate) use submission::{Canceller, Submission};
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 use io_uring::{opcode, types};
 
 use super::in_flight::{Chore, InFlight, OpId, Slot, State, locate};
+use super::release::Releases;
 use super::{Multishot, Op};
 use crate::buf::datagram::Datagrams;
 use crate::buf::pool::Pool;
@@ -109,6 +110,7 @@ pub(crate) struct Ring {
     panics: Cell<u64>,
     /// What the kernel picks buffers from, for as long as it may.
     pool: RefCell<Option<Rc<Pool>>>,
+    releases: Releases,
 }
 
 // SAFETY: no other type of the crate has this number.
@@ -139,7 +141,16 @@ impl Ring {
             stray: Cell::new(0),
             panics: Cell::new(0),
             pool: RefCell::default(),
+            releases: Releases::default(),
         })
+    }
+
+    pub(super) fn table(&self) -> &InFlight {
+        &self.table
+    }
+
+    pub(super) fn releases(&self) -> &Releases {
+        &self.releases
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -376,6 +387,7 @@ impl Ring {
                 more => answered += more,
             }
         }
+        self.releases.look(&self.table);
         Ok(answered)
     }
 

@@ -27,6 +27,7 @@
 mod builder;
 mod call;
 mod care;
+mod cancel;
 mod core;
 pub(crate) mod diagnose;
 mod dump;
@@ -50,6 +51,7 @@ use std::time::Duration;
 
 pub use self::builder::{Builder, Signal};
 pub use self::call::{Call, Gone, map_cores};
+pub use self::cancel::Cancel;
 pub use self::core::{Core, Shutdown};
 pub use self::dump::{Dump, OperationDump, TaskDump, TaskState, WaitsFor};
 pub use self::entry::{Main, Outcome};

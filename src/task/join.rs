@@ -72,6 +72,16 @@ impl<T> JoinHandle<T> {
         (self.core, self.id)
     }
 
+    /// What operations note of the task: nobody else has it before the outcome is taken.
+    pub(crate) fn key(&self) -> u32 {
+        self.id.key
+    }
+
+    /// Waits for the end of the task, and leaves its outcome where it is.
+    pub(crate) fn poll_finished(&self, context: &Context<'_>) -> Poll<()> {
+        self.here(|scheduler| scheduler.poll_finished(self.id, context))
+    }
+
     #[inline]
     fn here<R>(&self, f: impl FnOnce(&Scheduler) -> R) -> R {
         current::on(self.core, f).unwrap_or_else(|| self.is_not_here())

@@ -339,22 +339,29 @@ impl Scheduler {
                     Some(watch) => self.run_watched(polls, &core.polled, watch),
                 })
             }));
-            current::core(|core| core.polled.set(u32::MAX));
             if let (Some(watch), Err(_)) = (&self.watch, &ran) {
                 watch.end();
             }
-            let Err(panic) = ran else { continue };
-            match self.running.take() {
-                Some(header) => self.panicked(header, panic),
+            let failed = ran.err().map(|panic| match self.running.take() {
+                // What it had in flight is given up in its own name.
+                Some(header) => (header, self.fail(header, panic)),
                 None => resume_unwind(panic),
+            });
+            current::core(|core| core.polled.set(u32::MAX));
+            if let Some((header, passed_on)) = failed {
+                self.complete(header);
+                if let Some(panic) = passed_on {
+                    resume_unwind(panic);
+                }
             }
         }
         !self.ready.is_empty()
     }
 
-    /// Ends a task whose poll has panicked, and does with the panic what was chosen.
+    /// Ends the future of a task whose poll has panicked, and does with the panic what was chosen:
+    /// it is what the task has come to, or is returned to be passed on.
     #[cold]
-    fn panicked(&self, header: NonNull<Header>, panic: raw::Panic) {
+    fn fail(&self, header: NonNull<Header>, panic: raw::Panic) -> Option<raw::Panic> {
         // SAFETY: the scheduler's reference.
         let task = unsafe { header.as_ref() };
         let is_root = task.key.get() == self.root.get().key;
@@ -364,11 +371,10 @@ impl Scheduler {
         };
         if let OnPanic::Isolate = verdict {
             raw::fail(header, panic);
-            return self.complete(header);
+            return None;
         }
         raw::abort(header);
-        self.complete(header);
-        resume_unwind(panic);
+        Some(panic)
     }
 
     /// The panic of a poll passes, and leaves its task in `running`.
@@ -541,16 +547,35 @@ impl Scheduler {
     ) -> Poll<Result<T, JoinError>> {
         let header = self.find(id).expect("a JoinHandle was polled after it had completed");
         // SAFETY: the scheduler's reference.
-        let task = unsafe { header.as_ref() };
-        if !task.has(DONE) {
-            if !task.is_joined_by(context.waker()) {
-                let joiner = self.joiner(context.waker());
-                task.set_joiner(joiner);
-            }
+        if !unsafe { header.as_ref() }.has(DONE) {
+            self.wait_for(header, context);
             return Poll::Pending;
         }
         // SAFETY: the caller names the type.
         Poll::Ready(unsafe { self.outcome(header) })
+    }
+
+    /// Waits for the end of a task, whose outcome is left where it is.
+    pub(super) fn poll_finished(&self, id: TaskId, context: &Context<'_>) -> Poll<()> {
+        let header = self.find(id).filter(|_| !self.is_finished(id));
+        match header {
+            Some(header) => {
+                self.wait_for(header, context);
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Has `context` woken when the task has ended.
+    #[inline]
+    fn wait_for(&self, header: NonNull<Header>, context: &Context<'_>) {
+        // SAFETY: the scheduler's reference.
+        let task = unsafe { header.as_ref() };
+        if !task.is_joined_by(context.waker()) {
+            let joiner = self.joiner(context.waker());
+            task.set_joiner(joiner);
+        }
     }
 
     /// Takes the outcome of a task that has ended.
@@ -600,6 +625,20 @@ impl Scheduler {
         self.schedule(header);
     }
 
+    /// Ends a task here and now. One whose future is in use, because it is its poll or its drop that
+    /// has come to this, ends at its next turn.
+    pub(super) fn end_now(&self, id: TaskId) {
+        let Some(header) = self.find(id).filter(|_| !self.is_finished(id)) else { return };
+        if self.running.get() == Some(header) || !raw::is_at_rest(header) {
+            return self.abort(id);
+        }
+        // What it had in flight is given up in its own name.
+        let polled = current::core(|core| core.polled.replace(id.key));
+        raw::abort(header);
+        current::core(|core| core.polled.set(polled.unwrap_or(u32::MAX)));
+        self.complete(header);
+    }
+
     pub(super) fn is_finished(&self, id: TaskId) -> bool {
         // SAFETY: the scheduler's reference.
         self.find(id).is_none_or(|header| unsafe { header.as_ref() }.has(DONE))
@@ -620,20 +659,6 @@ impl Scheduler {
             task.set(DONE);
             self.tell(task.take_joiner());
         }
-    }
-
-    /// Ends a task here and now. One whose future is in use, because it is its poll or its drop that
-    /// has come to this, ends at its next turn.
-    pub(super) fn end_now(&self, id: TaskId) {
-        let Some(header) = self.find(id).filter(|_| !self.is_finished(id)) else { return };
-        if self.running.get() == Some(header) || !raw::is_at_rest(header) {
-            return self.abort(id);
-        }
-        // What it had in flight is given up in its own name.
-        let polled = current::core(|core| core.polled.replace(id.key));
-        raw::abort(header);
-        current::core(|core| core.polled.set(polled.unwrap_or(u32::MAX)));
-        self.complete(header);
     }
 
     /// Ends all tasks, those included that appear while others end, and refuses messages.

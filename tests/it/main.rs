@@ -4,6 +4,7 @@ mod accept_modes;
 mod bad_input;
 mod bind_errors;
 mod blocking;
+mod cancel;
 mod cancel_token;
 mod caps;
 mod close;
