@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use super::in_flight::OpId;
 use super::{Op, Ring, outside};
 use crate::driver::Cqe;
-use crate::sys::current;
+use crate::sys::{current, overdue};
 
 /// A future that submits its operation at the first poll, and ends with its output.
 ///
@@ -62,6 +62,9 @@ impl<T: Op> Submission<T> {
             State::Waiting(waiting) => (waiting.op, waiting.ring),
             State::InFlight(..) | State::Done => unreachable!("it is submitted once"),
         };
+        if overdue::is_overdue() {
+            return Poll::Ready(op.complete(Cqe::refusal(0, libc::ETIMEDOUT)));
+        }
         match ring.submit(op, waker) {
             Ok(id) => {
                 // Nothing has to be dropped in its place, and to find that out costs a call.
@@ -81,6 +84,12 @@ impl<T: Op> Submission<T> {
             State::Waiting(waiting) => (waiting.op, waiting.ring, Some(waiting.ticket)),
             State::InFlight(..) | State::Done => unreachable!("it is submitted once"),
         };
+        if overdue::is_overdue() {
+            // It is refused instead of admitted, and leaves the line.
+            ticket.take().into_iter().for_each(|ticket| ring.leave_line(ticket));
+            self.state = State::Idle(op);
+            return true;
+        }
         let admitted = ring.admits(&mut ticket, context);
         self.state = match ticket {
             Some(ticket) if !admitted => State::Waiting(Box::new(Waiting { op, ring, ticket })),
@@ -109,12 +118,21 @@ impl<T: Op> Future for Submission<T> {
         match &self.state {
             State::Idle(_) | State::Waiting(_) => self.submit(context),
             State::InFlight(ring, id) => match ring.take::<T>(*id, context) {
-                None => Poll::Pending,
-                Some((op, cqe)) => {
+                None => {
+                    if overdue::is_overdue() {
+                        ring.cancel(*id);
+                        overdue::await_end();
+                    }
+                    Poll::Pending
+                }
+                Some((op, mut cqe)) => {
                     match std::mem::replace(&mut self.state, State::Done) {
                         // It can only be this one: no call of drop glue is needed.
                         State::InFlight(ring, _) => drop(ring),
                         other => drop(other),
+                    }
+                    if cqe.result == -libc::ECANCELED && overdue::is_overdue() {
+                        cqe.result = -libc::ETIMEDOUT;
                     }
                     Poll::Ready(op.complete(cqe))
                 }

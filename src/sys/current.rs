@@ -58,6 +58,9 @@ pub(crate) struct Core {
     pub(crate) group: u64,
     /// The key of the task whose poll is running; `u32::MAX` outside of one.
     pub(crate) polled: Cell<u32>,
+    /// What is polled now is late, see `overdue`; and how often somebody late had to be awaited.
+    pub(crate) overdue: Cell<bool>,
+    pub(crate) winding: Cell<u64>,
     /// Panics that were caught where a user's waker was called or a message was run.
     pub(crate) caught_panics: Rc<Cell<u64>>,
     /// Where words go that no floor returns to its caller.
@@ -88,8 +91,21 @@ impl Core {
     pub(crate) fn new(id: u64, index: usize, count: usize, group: u64) -> Self {
         let floors = [const { OnceCell::new() }; FLOORS];
         let (polled, caught_panics) = (Cell::new(u32::MAX), Rc::default());
+        let (overdue, winding) = (Cell::new(false), Cell::new(0));
         let (log, locals) = (Log::default(), RefCell::default());
-        Core { id, index, count, group, polled, caught_panics, log, locals, floors }
+        Core {
+            id,
+            index,
+            count,
+            group,
+            polled,
+            overdue,
+            winding,
+            caught_panics,
+            log,
+            locals,
+            floors,
+        }
     }
 
     /// Leaves a floor's part here, for as long as the core lives.

@@ -20,6 +20,7 @@ pub(crate) mod limits;
 pub(crate) mod listeners;
 pub(crate) mod log;
 pub(crate) mod names;
+pub(crate) mod overdue;
 pub(crate) mod rights;
 pub(crate) mod signals;
 pub(crate) mod status;

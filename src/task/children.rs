@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use crate::sys::guard;
+use crate::sys::overdue::is_overdue;
 
 /// Children polled in one poll of the parent, before others get their turn.
 const BUDGET: u32 = 128;
@@ -70,6 +71,13 @@ impl<F: Future> Children<F> {
     /// To be called at the start of each poll of the parent.
     pub(super) fn begin(&mut self) {
         self.budget = BUDGET;
+        if is_overdue() {
+            // The deadline is for all, also for those whom nobody has woken.
+            let all = self.places.len() as u32;
+            self.batch.clear();
+            self.batch.extend(0..all);
+            self.budget += all;
+        }
     }
 
     /// Polls children that were woken until one ends, and returns its name and output.

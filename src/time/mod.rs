@@ -8,6 +8,7 @@ mod wheel;
 
 mod advance;
 mod callback;
+mod deadline;
 mod instant;
 mod interval;
 mod join_set;
@@ -16,6 +17,7 @@ mod timeout;
 
 pub use advance::advance;
 pub use callback::{TimerHandle, call_at, call_later};
+pub use deadline::{TimeoutExt, deadline};
 pub use instant::Instant;
 pub use interval::{Interval, MissedTickBehavior, interval, interval_at};
 pub use sleep::{Sleep, sleep, sleep_until};

@@ -12,6 +12,7 @@ mod connect;
 mod cores;
 #[path = "../fuzz/cqe.rs"]
 mod cqe;
+mod deadline;
 mod doctor;
 mod dump;
 mod foreign_loop;

@@ -37,6 +37,7 @@ use crate::op::{Canceller, Op, Submission};
 use crate::sync::turn::Number;
 use crate::sys::fd::Fd;
 use crate::sys::guard;
+use crate::sys::overdue::{await_end, is_overdue, timed_out, unless_overdue};
 
 /// One request gathers so many bytes at most; a write of more sends for itself. A larger one would
 /// be copied by the kernel in pieces anyway.
@@ -139,6 +140,12 @@ impl Gathering {
         }
     }
 
+    /// Ends the request that is in flight for one of those who share it; the others go on.
+    fn stop(&mut self) {
+        self.is_left = true;
+        self.flight.take().into_iter().for_each(Canceller::cancel);
+    }
+
     /// A caller goes. Returns what it leaves behind, and whether it stood in line.
     fn leave(&mut self, number: Number) -> (Option<Parcel>, Option<Waker>, bool) {
         match self.share(number) {
@@ -146,8 +153,7 @@ impl Gathering {
                 let Progress::Flying(waker) = std::mem::replace(progress, Progress::Left) else {
                     unreachable!("it flies")
                 };
-                self.is_left = true;
-                self.flight.take().into_iter().for_each(Canceller::cancel);
+                self.stop();
                 (None, waker, false)
             }
             Some((place, Progress::Landed(_))) => match self.shares.remove(place) {
@@ -195,7 +201,10 @@ pub(super) async fn turn<V: IoVectored>(
     all: bool,
 ) -> Sending<V> {
     if len > MOST_BYTES {
-        return Sending::Alone(Writing::take(fd).await, bufs, 0);
+        return match unless_overdue(Writing::take(fd)).await {
+            Some(writing) => Sending::Alone(writing, bufs, 0),
+            None => Sending::Sent(Err(BufError { error: timed_out(), buf: bufs, done: 0 })),
+        };
     }
     let mut ticket = None;
     let polled = poll_fn(|context| Poll::Ready(fd.writing().poll_take(&mut ticket, context))).await;
@@ -222,6 +231,17 @@ impl<'a, V: IoVectored> InLine<'a, V> {
         let parcel = Parcel { number, bufs, len, done: 0, all, outcome: None };
         fd.gathering(|gathering| gathering.parcels.push_back(parcel));
         InLine { fd, number: Some(number), leads: None, bufs: PhantomData }
+    }
+
+    /// It is late, and stands in line.
+    fn give_up(&mut self, number: Number) -> Sending<V> {
+        let (parcel, waker, stood) = self.fd.gathering(|gathering| gathering.leave(number));
+        assert!(stood, "it does not share a request");
+        self.fd.writing().leave(&mut Some(number));
+        guard::discard(waker);
+        self.number = None;
+        let Parcel { bufs, done, .. } = parcel.expect("who stands in line has its buffers there");
+        Sending::Sent(Err(BufError { error: timed_out(), buf: bufs.into(), done }))
     }
 
     /// 2: It is its turn. Takes those along who are right behind, or goes alone.
@@ -296,10 +316,20 @@ impl<V: IoVectored> Future for InLine<'_, V> {
                         _ => Ok((done, bufs)),
                     }));
                 }
-                Look::InFlight => return Poll::Pending,
+                Look::InFlight => {
+                    if is_overdue() {
+                        await_end();
+                        this.fd.gathering(Gathering::stop);
+                    }
+                    return Poll::Pending;
+                }
                 Look::InLine => {
                     let mut ticket = Some(number);
-                    ready!(this.fd.writing().poll_take(&mut ticket, context));
+                    let turn = this.fd.writing().poll_take(&mut ticket, context);
+                    if turn.is_pending() && is_overdue() {
+                        return Poll::Ready(this.give_up(number));
+                    }
+                    ready!(turn);
                     if let Some(alone) = this.lead(number) {
                         return Poll::Ready(alone);
                     }

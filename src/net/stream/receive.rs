@@ -29,6 +29,7 @@ use crate::op::{Answers, Multishot, Next, Op, Submission};
 use crate::sync::turn::Ticket;
 use crate::sys::current;
 use crate::sys::fd::Fd;
+use crate::sys::overdue::{timed_out, unless_overdue};
 
 /// Leases that may wait for a reader; then the receive is stopped until they were taken.
 const PARKED_AT_MOST: usize = 64;
@@ -295,8 +296,10 @@ pub(in crate::net) async fn read<B: IoBufMut>(
     if buf.buf_capacity() == 0 {
         return Err(BufError { error: no_capacity(), buf, done: 0 });
     }
-    let reading = Some(Reading::take(fd).await);
-    let mut partial = Partial { reading, filling: Some(Filling::new(buf)) };
+    let Some(reading) = unless_overdue(Reading::take(fd)).await else {
+        return Err(BufError { error: timed_out(), buf, done: 0 });
+    };
+    let mut partial = Partial { reading: Some(reading), filling: Some(Filling::new(buf)) };
     let result = loop {
         match partial.step().await {
             Ok(0) if all => break Err(io::ErrorKind::UnexpectedEof.into()),
@@ -329,7 +332,7 @@ pub(in crate::net) async fn read_vectored<V: IoVectoredMut>(
     if Iovecs::new().fill_mut(&mut bufs, 0) == 0 {
         return Err(BufError { error: no_capacity(), buf: bufs, done: 0 });
     }
-    match receive(fd).await {
+    match unless_overdue(receive(fd)).await.unwrap_or_else(|| Err(timed_out())) {
         Ok(Some(mut bytes)) => {
             // Nobody else has run since they were taken, so the rest is still the next to be read.
             let copied = scatter(&mut bufs, &bytes);
@@ -379,11 +382,13 @@ impl<B: IoBufMut> Partial<B> {
             }
             // `recv` has started a receive for the stream; what it brings is for whoever reads.
             let reading = self.reading.insert(reading);
-            match poll_fn(|context| reading.inbound().poll_armed(context)).await {
-                Ended::Bytes(bytes) => reading.0.push_unread(bytes),
-                Ended::Eof => return Ok(0),
-                Ended::Error(error) => return Err(error),
-                Ended::Stopped | Ended::Starved => {}
+            let armed = poll_fn(|context| reading.inbound().poll_armed(context));
+            match unless_overdue(armed).await {
+                Some(Ended::Bytes(bytes)) => reading.0.push_unread(bytes),
+                Some(Ended::Eof) => return Ok(0),
+                Some(Ended::Error(error)) => return Err(error),
+                Some(Ended::Stopped | Ended::Starved) => {}
+                None => return Err(timed_out()),
             }
         }
     }

@@ -26,6 +26,7 @@ use crate::driver::{Cqe, Sqe};
 use crate::op::{Answers, Next, Op, Submission};
 use crate::sync::turn::Ticket;
 use crate::sys::fd::Fd;
+use crate::sys::overdue::{await_end, is_overdue, timed_out};
 
 /// The sending half of a stream's state.
 #[derive(Default)]
@@ -132,6 +133,9 @@ impl<B: IoBuf> Future for Write<'_, B> {
             match &mut this.0 {
                 Step::Turn { fd, ticket, buf, .. } => {
                     if buf.buf_len() > 0 && fd.writing().poll_take(ticket, context).is_pending() {
+                        if is_overdue() {
+                            return Poll::Ready(this.0.give_up());
+                        }
                         this.0.gather();
                         return Poll::Pending;
                     }
@@ -200,13 +204,30 @@ impl<'a, B: IoBuf> Step<'a, B> {
         *self = Step::InLine { line: InLine::stand(fd, number, Single(buf), len, all), all };
     }
 
+    /// It is late, and the turn is another's.
+    #[cold]
+    fn give_up(&mut self) -> BufResult<usize, B> {
+        let Step::Turn { fd, mut ticket, buf, .. } = std::mem::replace(self, Step::Done) else {
+            unreachable!("it waits for its turn")
+        };
+        fd.writing().leave(&mut ticket);
+        Err(BufError { error: timed_out(), buf, done: 0 })
+    }
+
     /// Whichever of the rare steps it is. `None` if there is more to do.
     #[cold]
     fn poll_rare(&mut self, context: &mut Context<'_>) -> Poll<Option<BufResult<usize, B>>> {
         match self {
             Step::Uncopied(place) => {
                 let send = place.take().expect("the ticket is only away during a poll");
-                let Next::End(ended) = ready!(send.poll_in(place, context));
+                let polled = send.poll_in(place, context);
+                if polled.is_pending() && is_overdue() {
+                    await_end();
+                    let send = place.take().expect("it has not ended");
+                    send.cancel();
+                    place.set(Some(send));
+                }
+                let Next::End(ended) = ready!(polled);
                 Poll::Ready(self.end_uncopied(ended))
             }
             Step::InLine { line, all } => {

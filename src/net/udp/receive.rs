@@ -25,6 +25,7 @@ use crate::op::{Answers, Multishot, Next, Op, Submission};
 use crate::sync::turn::Turns;
 use crate::sys::current;
 use crate::sys::fd::Fd;
+use crate::sys::overdue::{timed_out, unless_overdue};
 
 /// Datagrams that may wait for a reader; then the receive is stopped until they were taken, and more
 /// wait in the kernel, which drops what finds no room there.
@@ -111,7 +112,7 @@ pub(super) async fn receive_into<B: IoBufMut>(
     fd: &Fd<State>,
     buf: B,
 ) -> BufResult<(usize, SocketAddr), B> {
-    match receive(fd).await {
+    match unless_overdue(receive(fd)).await.unwrap_or_else(|| Err(timed_out())) {
         Ok(datagram) => copy(&datagram, buf),
         Err(error) => Err(BufError { error, buf, done: 0 }),
     }
@@ -122,7 +123,7 @@ pub(super) async fn peek_into<B: IoBufMut>(
     fd: &Fd<State>,
     buf: B,
 ) -> BufResult<(usize, SocketAddr), B> {
-    match receive(fd).await {
+    match unless_overdue(receive(fd)).await.unwrap_or_else(|| Err(timed_out())) {
         Ok(datagram) => {
             let result = copy(&datagram, buf);
             // Nobody else has run since it was taken, so it is still the next.

@@ -18,6 +18,7 @@ use crate::op::Submission;
 use crate::sync::turn::Turns;
 use crate::sys::envelope::Enclosed;
 use crate::sys::fd::{self, Fd};
+use crate::sys::overdue::{timed_out, unless_overdue};
 use crate::sys::unix_addr::UnixAddress;
 use crate::time::sleep;
 
@@ -84,7 +85,9 @@ impl Messages {
             let error = io::Error::new(io::ErrorKind::InvalidInput, text);
             return Err(BufError { error, buf, done: 0 });
         }
-        self.fd.turns.turn(READING).take().await;
+        if unless_overdue(self.fd.turns.turn(READING).take()).await.is_none() {
+            return Err(BufError { error: timed_out(), buf, done: 0 });
+        }
         let reading = Reading(self.fd.clone());
         let mut filling = Filling::new(buf);
         let unread = self.fd.turns.if_any(|Unread(unread)| unread.pop_front());
@@ -129,8 +132,8 @@ impl Messages {
             Ok(fds) => fds,
             Err(error) => return Err(BufError { error, buf, done: 0 }),
         };
-        if to.is_none() {
-            self.fd.turns.turn(WRITING).take().await;
+        if to.is_none() && unless_overdue(self.fd.turns.turn(WRITING).take()).await.is_none() {
+            return Err(BufError { error: timed_out(), buf, done: 0 });
         }
         let sending = Sending { fd: self.fd.clone(), in_turn: to.is_none() };
         let whole = buf.buf_len();
@@ -150,7 +153,9 @@ impl Messages {
                     }
                 }
                 Err(_) => {
-                    sleep(pause).await;
+                    if unless_overdue(sleep(pause)).await.is_none() {
+                        break Err(timed_out());
+                    }
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }

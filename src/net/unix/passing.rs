@@ -15,6 +15,7 @@ use crate::net::stream::receive::{Reading, no_capacity};
 use crate::net::stream::send::Writing;
 use crate::op::Submission;
 use crate::sys::fd::Fd;
+use crate::sys::overdue::{timed_out, unless_overdue};
 
 /// What a stream keeps for those that pass descriptors; most never do.
 #[derive(Default)]
@@ -94,7 +95,10 @@ pub(super) async fn receive<B: IoBufMut>(
     if buf.buf_capacity() == 0 {
         return Err(BufError { error: no_capacity(), buf, done: 0 });
     }
-    let receiving = Receiving { reading: Reading::take(fd).await, kept: passing.kept() };
+    let Some(reading) = unless_overdue(Reading::take(fd)).await else {
+        return Err(BufError { error: timed_out(), buf, done: 0 });
+    };
+    let receiving = Receiving { reading, kept: passing.kept() };
     let mut filling = Filling::new(buf);
     let (fds, are_cut) = if let Some(kept) = receiving.take_kept(&mut filling) {
         (kept.fds, kept.are_cut)
@@ -159,7 +163,10 @@ pub(super) async fn send<B: IoBuf>(
         let error = io::Error::new(io::ErrorKind::InvalidInput, text);
         return Err(BufError { error, buf, done: 0 });
     }
-    let sending = Sending { writing: Writing::take(fd).await, kept: passing.kept() };
+    let Some(writing) = unless_overdue(Writing::take(fd)).await else {
+        return Err(BufError { error: timed_out(), buf, done: 0 });
+    };
+    let sending = Sending { writing, kept: passing.kept() };
     let mut send = SendMessage::new(sending, buf, None, fds);
     let result = loop {
         let sent;
