@@ -31,7 +31,7 @@ use super::roll::Roll;
 use super::shard::Seat;
 use crate::sys::atomic::Arc;
 use crate::sys::signals::{self, Blocked};
-use crate::sys::{clock, cpus};
+use crate::sys::{clock, cpus, handlers};
 use crate::task::Remote;
 
 /// What a core's thread tells the supervisor.
@@ -187,6 +187,8 @@ impl Supervisor {
                 self.take(index, event);
             }
             while let Some(signal) = self.signals.as_ref().and_then(Blocked::take) {
+                // It is blocked, so the handler of its streams does not hear it.
+                handlers::note(signal);
                 self.signalled(signal);
             }
             if let StopState::Grace(end) = self.stop

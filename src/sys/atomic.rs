@@ -100,5 +100,7 @@ impl Life {
 /// Atomics that no model checks: counters, state that a forked child's only thread reads, and what
 /// is shared with the kernel.
 pub(crate) mod plain {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU32, Ordering};
+    pub(crate) use std::sync::atomic::{
+        AtomicBool, AtomicI32, AtomicU16, AtomicU32, AtomicUsize, Ordering,
+    };
 }

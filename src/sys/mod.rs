@@ -14,6 +14,7 @@ pub(crate) mod fake_root;
 pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod guard;
+pub(crate) mod handlers;
 pub(crate) mod inherited;
 pub(crate) mod lane;
 pub(crate) mod limits;

@@ -82,10 +82,16 @@ pub(crate) fn without_signals<R>(f: impl FnOnce() -> R) -> io::Result<R> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Interrupt(i32);
 
+static CHOSEN: OnceLock<Option<i32>> = OnceLock::new();
+
 impl Interrupt {
     pub(crate) fn get() -> Option<Self> {
-        static CHOSEN: OnceLock<Option<i32>> = OnceLock::new();
         CHOSEN.get_or_init(Interrupt::choose).map(Interrupt)
+    }
+
+    /// Whether it is this signal. Where none was chosen yet, one that has a handler never will be.
+    pub(crate) fn is_chosen(signal: i32) -> bool {
+        CHOSEN.get() == Some(&Some(signal))
     }
 
     fn choose() -> Option<i32> {

@@ -109,7 +109,7 @@ impl Scheduler {
         &self.outbox
     }
 
-    pub(super) fn pool(&self) -> Option<&Pool> {
+    pub(crate) fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
     }
 

@@ -44,6 +44,7 @@ mod scorecard_core;
 mod scorecard_net;
 mod shares;
 mod select;
+mod signals;
 mod sim;
 mod stalls;
 mod start_errors;

@@ -64,7 +64,7 @@ impl Pool {
         Pool(Arc::new(Shared::new(settings, Mask::of_this_thread().ok())))
     }
 
-    /// The CPUs of the process.
+    /// Where the process could run when the cores were started.
     pub(crate) fn cpus(&self) -> Option<Mask> {
         self.0.cpus.clone()
     }
