@@ -58,6 +58,7 @@
 //! | `loop.call_later(t, f)`, `loop.call_at(t, f)` | [`call_later`], [`call_at`] |
 //! | `loop.call_soon_threadsafe(f)` | [`runtime::Handle::call_soon`] |
 //! | `loop.run_in_executor(f)` | [`spawn_blocking`] |
+//! | `loop.add_reader(fd, f)`, `loop.add_writer(fd, f)` | [`io::PollFd`] |
 //! | `loop.add_signal_handler(s, f)` | [`signal::signal`], [`signal::ctrl_c`] |
 //! | `Lock`, `Semaphore`, `Event`, `Condition`, `Barrier`, `Queue` | [`sync`] |
 

@@ -8,6 +8,7 @@
 //! | cut a stream into frames | [`FramedRead`], [`FramedWrite`], and [`codec`] |
 //! | pass a stream on | [`copy`], [`copy_bidirectional`] |
 //! | join two parts of a program | [`pipe`](pipe()), in memory |
+//! | wait for a descriptor of somebody else's | [`PollFd`] |
 //!
 //! All methods of the traits take `&self`, so a stream is read and written at the same time without
 //! being split: a reader of `&stream` and a writer of `&stream` are two values.
@@ -47,6 +48,7 @@ mod copy;
 mod error;
 mod framed;
 mod pipe;
+mod poll_fd;
 mod traits;
 
 pub use buf_reader::BufReader;
@@ -56,4 +58,5 @@ pub use copy::{CopyError, CopyStep, copy, copy_bidirectional};
 pub use error::TooLong;
 pub use framed::{FramedRead, FramedWrite};
 pub use pipe::{PipeReader, PipeWriter, pipe};
+pub use poll_fd::{Interest, PollFd, Ready};
 pub use traits::{AsyncRead, AsyncWrite};

@@ -173,6 +173,13 @@ impl Descriptors {
         &mut self.0[fd as usize]
     }
 
+    /// Whether a request waits for the descriptor.
+    pub(super) fn is_awaited(&self, fd: RawFd) -> bool {
+        let sides = [Side::Read, Side::Write, Side::Any];
+        let descriptor = usize::try_from(fd).ok().and_then(|fd| self.0.get(fd));
+        descriptor.is_some_and(|known| sides.iter().any(|&side| known.first(side).is_some()))
+    }
+
     /// The number is about to be free, or has just been given out anew: nothing is known of it.
     pub(super) fn forget(&mut self, fd: RawFd) -> Option<Descriptor> {
         let place = self.0.get_mut(fd as usize)?;

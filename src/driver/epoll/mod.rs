@@ -171,7 +171,10 @@ unsafe impl Driver for Epoll {
 
     fn call(&mut self, call: Call<'_>) -> io::Result<i32> {
         match call {
-            Call::Close { fd } | Call::Release { fd } => self.forget(fd),
+            Call::Close { fd } => self.forget(fd),
+            // Somebody else may wait for the same number: then it is known a little longer.
+            Call::Release { fd } if self.descriptors.is_awaited(fd) => {}
+            Call::Release { fd } => self.forget(fd),
             // A record of TLS ends a read, and is no sign that there is not another.
             Call::SetOption { fd, level: libc::IPPROTO_TCP, name: libc::TCP_ULP, .. } => {
                 if let Some(descriptor) = self.descriptors.entry(fd) {
