@@ -70,6 +70,7 @@ pub mod io;
 pub mod mesh;
 pub mod net;
 mod op;
+pub mod process;
 pub mod runtime;
 pub mod signal;
 pub mod sim;

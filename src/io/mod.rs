@@ -8,6 +8,8 @@
 //! | cut a stream into frames | [`FramedRead`], [`FramedWrite`], and [`codec`] |
 //! | pass a stream on | [`copy`], [`copy_bidirectional`] |
 //! | join two parts of a program | [`pipe`](pipe()), in memory |
+//! | use the standard streams | [`stdin`], [`stdout`], [`stderr`] |
+//! | read and write a pipe of the kernel's, a terminal | [`FdReader`], [`FdWriter`] |
 //! | wait for a descriptor of somebody else's | [`PollFd`] |
 //!
 //! All methods of the traits take `&self`, so a stream is read and written at the same time without
@@ -45,10 +47,14 @@ mod buf_writer;
 mod buffered;
 pub mod codec;
 mod copy;
+mod descriptor;
 mod error;
+mod fd_reader;
+mod fd_writer;
 mod framed;
 mod pipe;
 mod poll_fd;
+mod standard;
 mod traits;
 
 pub use buf_reader::BufReader;
@@ -56,7 +62,10 @@ pub use buf_writer::BufWriter;
 pub use codec::{Decoder, Encoder};
 pub use copy::{CopyError, CopyStep, copy, copy_bidirectional};
 pub use error::TooLong;
+pub use fd_reader::FdReader;
+pub use fd_writer::FdWriter;
 pub use framed::{FramedRead, FramedWrite};
 pub use pipe::{PipeReader, PipeWriter, pipe};
 pub use poll_fd::{Interest, PollFd, Ready};
+pub use standard::{stderr, stdin, stdout};
 pub use traits::{AsyncRead, AsyncWrite};

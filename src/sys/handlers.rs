@@ -122,6 +122,11 @@ pub(crate) fn restore(signal: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a signal does nothing to this process.
+pub(crate) fn is_ignored(signal: i32) -> bool {
+    disposition(signal).is_ok_and(|current| current.sa_sigaction == libc::SIG_IGN)
+}
+
 fn is_ours(disposition: &libc::sigaction) -> bool {
     disposition.sa_sigaction == hear as WithInfo as usize
 }

@@ -25,5 +25,6 @@ pub(crate) mod overdue;
 pub(crate) mod rights;
 pub(crate) mod signals;
 pub(crate) mod status;
+pub(crate) mod terminal;
 pub(crate) mod unix_addr;
 pub(crate) mod unix_file;

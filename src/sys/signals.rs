@@ -74,6 +74,31 @@ pub(crate) fn without_signals<R>(f: impl FnOnce() -> R) -> io::Result<R> {
     Ok(result)
 }
 
+/// Runs `f`, which writes, so that a `SIGPIPE` that this brings upon this thread is gone afterwards.
+pub(crate) fn without_sigpipe<R>(f: impl FnOnce() -> R) -> R {
+    let pipe = set_of(&[libc::SIGPIPE]).expect("it is a signal");
+    let previous = set_mask(libc::SIG_BLOCK, &pipe).expect("a set of one signal is valid");
+    // One that waits already is somebody else's.
+    let was_pending = is_pending(libc::SIGPIPE);
+    let result = f();
+    if !was_pending && is_pending(libc::SIGPIPE) {
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the set and the time live until the call returns, and nothing else is asked for.
+        unsafe { libc::sigtimedwait(&raw const pipe, ptr::null_mut(), &raw const at_once) };
+    }
+    let restored = set_mask(libc::SIG_SETMASK, &previous);
+    assert!(restored.is_ok(), "a mask that was in force before is valid");
+    result
+}
+
+fn is_pending(signal: i32) -> bool {
+    let mut pending = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `pending` is a place for a signal set.
+    let failed = unsafe { libc::sigpending(pending.as_mut_ptr()) } != 0;
+    // SAFETY: the call succeeded, so it has filled it.
+    !failed && unsafe { libc::sigismember(pending.as_ptr(), signal) } == 1
+}
+
 /// The signal that interrupts a blocking call of another thread: its handler does nothing, and the
 /// call is not restarted, so it ends with `EINTR`.
 ///

@@ -37,6 +37,7 @@ mod names;
 mod numbers;
 mod outside;
 mod paused;
+mod pipes;
 mod poll_fd;
 mod quarantine;
 mod runtime;

@@ -11,6 +11,8 @@ use super::attempt::{Attempt, MOST, errno, failed, ready};
 use super::descriptors::{Descriptor, Side, fact};
 use super::requests::{Asked, Request};
 use crate::driver::pad::blocking::Job;
+use crate::driver::sqe::flag;
+use crate::sys::signals;
 
 /// More bytes of a file than this are copied by a thread: the core has other tasks.
 const AT_ONCE: usize = 256 * 1024;
@@ -47,7 +49,11 @@ pub(super) fn attempt(request: &mut Request, descriptor: &mut Descriptor) -> Att
             return by_a_thread(asked.fd, descriptor, side);
         }
         let offset = offset(&asked, descriptor.is(fact::UNSEEKABLE));
-        match transfer(&asked, offset, request.done, limit, libc::RWF_NOWAIT) {
+        let try_once = || transfer(&asked, offset, request.done, limit, libc::RWF_NOWAIT);
+        // Whoever asks for a thread of the kernel's wants no SIGPIPE, and gets none here either.
+        let is_quiet = side == Side::Write && asked.flags & flag::ASYNC != 0;
+        let moved = if is_quiet { signals::without_sigpipe(try_once) } else { try_once() };
+        match moved {
             Ok(0) => return Attempt::Last(request.done as i32, 0),
             Ok(count) => {
                 request.done += count;

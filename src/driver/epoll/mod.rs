@@ -266,7 +266,7 @@ unsafe impl Driver for Epoll {
 #[inline]
 fn is_understood(fields: &Fields) -> bool {
     let selects = fields.flags & flag::BUFFER_SELECT != 0;
-    // ASYNC and POLL_FIRST are hints, which mean nothing here.
+    // ASYNC and POLL_FIRST are hints, which mean nothing here, but that a write sends no signal.
     if fields.flags & !(flag::ASYNC | flag::BUFFER_SELECT) != 0 {
         // Links, drains, registered files: to ignore them would be to answer falsely.
         return false;

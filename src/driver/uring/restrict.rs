@@ -11,7 +11,7 @@ use crate::driver::opcodes::{OPTIONAL, USED};
 use crate::driver::sqe::flag;
 use io_uring::register::Restriction;
 
-const FLAGS: u8 = flag::FIXED_FILE | flag::BUFFER_SELECT;
+const FLAGS: u8 = flag::FIXED_FILE | flag::BUFFER_SELECT | flag::ASYNC;
 
 /// What is registered, and its end, while the ring runs.
 const CALLS: [u8; 6] = [

@@ -1,0 +1,5 @@
+//! Pipes between processes.
+
+mod pipe;
+
+pub use pipe::pipe;
