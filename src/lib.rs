@@ -59,6 +59,7 @@
 //! | `loop.call_soon_threadsafe(f)` | [`runtime::Handle::call_soon`] |
 //! | `loop.run_in_executor(f)` | [`spawn_blocking`] |
 //! | `loop.add_reader(fd, f)`, `loop.add_writer(fd, f)` | [`io::PollFd`] |
+//! | `asyncio.create_subprocess_exec(..)` | [`process::Command`] |
 //! | `loop.add_signal_handler(s, f)` | [`signal::signal`], [`signal::ctrl_c`] |
 //! | `Lock`, `Semaphore`, `Event`, `Condition`, `Barrier`, `Queue` | [`sync`] |
 

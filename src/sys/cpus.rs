@@ -44,7 +44,7 @@ pub(crate) fn allowed() -> io::Result<Vec<usize>> {
 }
 
 /// CPUs on which a thread may run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mask(Vec<c_ulong>);
 
 impl Mask {
@@ -66,6 +66,19 @@ impl Mask {
             _ => Err(io::Error::last_os_error()),
         }
     }
+}
+
+/// Calls `f` while this thread may run on `mask`: what it starts inherits that.
+pub(crate) fn while_on<R>(mask: &Mask, f: impl FnOnce() -> R) -> R {
+    let own = Mask::of_this_thread().ok().filter(|own| own != mask);
+    // Where a mask cannot be had, `f` runs with the one that there is.
+    let changed = own.filter(|_| mask.apply_here().is_ok());
+    let result = f();
+    if let Some(own) = changed {
+        // It fails only if none of its CPUs is left, and then nothing better is known.
+        let _ = own.apply_here();
+    }
+    result
 }
 
 fn read_mask() -> io::Result<Vec<c_ulong>> {

@@ -3,6 +3,7 @@
 pub(crate) mod addr;
 pub(crate) mod atomic;
 pub(crate) mod bell;
+pub(crate) mod children;
 pub(crate) mod clock;
 pub(crate) mod control;
 pub(crate) mod cpus;

@@ -9,11 +9,12 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Signals that are blocked on this thread, and on those that it makes, until this is dropped.
 pub(crate) struct Blocked {
+    signals: Vec<i32>,
     previous: libc::sigset_t,
     fd: OwnedFd,
     /// The mask is the thread's, so it has to be restored there: `!Send`.
@@ -34,7 +35,11 @@ impl Blocked {
         // SAFETY: the call above has just opened the number, and nobody else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let previous = set_mask(libc::SIG_BLOCK, &set)?;
-        Ok(Blocked { previous, fd, thread: PhantomData })
+        // SAFETY: the call above has filled the set.
+        let is_new = |signal: &i32| unsafe { libc::sigismember(&raw const previous, *signal) } == 0;
+        let signals: Vec<i32> = signals.iter().copied().filter(is_new).collect();
+        OURS.lock().unwrap_or_else(PoisonError::into_inner).extend(&signals);
+        Ok(Blocked { signals, previous, fd, thread: PhantomData })
     }
 
     /// Takes a signal that has come, if there is one.
@@ -56,8 +61,41 @@ impl AsRawFd for Blocked {
 
 impl Drop for Blocked {
     fn drop(&mut self) {
+        let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
+        for signal in &self.signals {
+            let place = ours.iter().position(|other| other == signal);
+            ours.swap_remove(place.expect("it was put there"));
+        }
+        drop(ours);
         let restored = set_mask(libc::SIG_SETMASK, &self.previous);
         assert!(restored.is_ok(), "a mask that was in force before is valid");
+    }
+}
+
+/// What [`Blocked`] blocks, and nobody did before: each signal as often as there is one that does.
+static OURS: Mutex<Vec<i32>> = Mutex::new(Vec::new());
+
+/// Signals that are not to stay blocked in a process that this thread starts.
+#[derive(Clone, Copy)]
+pub(crate) struct Inherited(libc::sigset_t);
+
+impl Inherited {
+    /// `None` if the thread blocks none of its runtime's.
+    pub(crate) fn of_this_thread() -> Option<Self> {
+        let ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = set_mask(libc::SIG_BLOCK, &set_of(&[]).ok()?).ok()?;
+        // SAFETY: the call above has filled the set.
+        let is_blocked =
+            |signal: &i32| unsafe { libc::sigismember(&raw const current, *signal) } == 1;
+        if !ours.iter().any(is_blocked) {
+            return None;
+        }
+        set_of(&ours).ok().map(Inherited)
+    }
+
+    /// Lets them through. It may be called between a fork and an exec.
+    pub(crate) fn unblock_here(&self) -> io::Result<()> {
+        set_mask(libc::SIG_UNBLOCK, &self.0).map(drop)
     }
 }
 

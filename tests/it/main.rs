@@ -39,6 +39,7 @@ mod outside;
 mod paused;
 mod pipes;
 mod poll_fd;
+mod process;
 mod quarantine;
 mod runtime;
 mod scope;

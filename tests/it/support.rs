@@ -58,6 +58,7 @@ const NOT_SIMULATED: &[(&str, &str)] = &[
     ("signals::", "the machine's own signals"),
     ("poll_fd::", "the machine's own descriptors"),
     ("pipes::", "the machine's own descriptors"),
+    ("process::", "the machine's own processes"),
     ("bad_input::a_port_that_the_standard_library_has_is_in_use", "a socket of std"),
     ("bad_input::a_read_without_room_is_an_error_and_no_end", "/dev/null"),
     ("bad_input::a_write_of_nothing_succeeds_without_a_request", "/dev/null"),
