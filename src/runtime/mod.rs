@@ -23,6 +23,14 @@
 //! flight are cancelled. The core then *drains*: it waits until the kernel has answered each of
 //! them, because until then the kernel may write into their memory. That takes a moment; a limit can
 //! be set with [`Builder::drain_deadline`].
+//!
+//! # Giving up privileges
+//!
+//! A process may call `setuid` and its kin after its runtimes were made, to bind a port first, for one.
+//! What is begun after the call has the new rights, on every kernel: io_uring takes those of the core's
+//! thread when a request is handed over, and no ring has registered others. What was begun before ends
+//! with the rights that it began with, and what is open stays open. The C library's functions change
+//! all threads of the process, those that block among them; the bare system call changes one alone.
 
 mod builder;
 mod call;

@@ -5,6 +5,7 @@
 mod idle;
 mod interrupts;
 mod panics;
+mod privileges;
 mod refusals;
 mod shutdown;
 mod starts;
