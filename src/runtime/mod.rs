@@ -34,8 +34,8 @@
 
 mod builder;
 mod call;
-mod care;
 mod cancel;
+mod care;
 mod core;
 pub(crate) mod diagnose;
 mod dump;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use crate::sys::atomic::Arc;
 use crate::sys::fork::{Forked, forked};
 use crate::sys::{current, guard};
-use crate::task::JoinError;
+use crate::task::{JoinError, describe};
 
 /// Waits for the output of a task that [`Handle::spawn_on`](super::Handle::spawn_on) started.
 ///
@@ -59,22 +59,29 @@ impl<T> Shared<T> {
 }
 
 impl<T> Promise<T> {
-    /// Runs `future`, and answers with what becomes of it.
+    /// Runs `future`, and answers with what becomes of it. A panic is the answer, and also this task's,
+    /// so that the core hears of it ([`Builder::on_panic`](super::Builder::on_panic)).
     pub(super) async fn keep(self, future: impl Future<Output = T>) {
+        let mut text = None;
         let outcome = {
             let mut future = pin!(future);
-            // A panic is the answer, and not this task's.
             poll_fn(|context| {
                 let poll = || future.as_mut().poll(context);
                 match catch_unwind(AssertUnwindSafe(poll)) {
                     Ok(poll) => poll.map(Ok),
-                    Err(panic) => Poll::Ready(Err(JoinError::panicked(panic))),
+                    Err(panic) => {
+                        text = Some(describe(&*panic));
+                        Poll::Ready(Err(JoinError::panicked(panic)))
+                    }
                 }
             })
             .await
         };
         // The future is gone: what it held is free when the answer comes.
         self.settle(outcome);
+        if let Some(text) = text {
+            resume_unwind(Box::new(text));
+        }
     }
 
     pub(super) fn answer(self, output: T) {

@@ -11,14 +11,14 @@ mod gather;
 mod inbox;
 mod join;
 mod join_macros;
+mod join_set;
 mod lanes;
 mod local;
+mod members;
 mod origin;
 pub(crate) mod outbox;
 mod panics;
 mod queue;
-mod join_set;
-mod members;
 mod raw;
 pub(crate) mod registry;
 mod scheduler;
@@ -39,10 +39,10 @@ pub use gather::{Gather, TryGather, gather, gather_limit, try_gather, try_gather
 pub use join::{JoinError, JoinHandle};
 #[doc(hidden)]
 pub use join_macros::Part;
+pub use join_set::JoinSet;
 pub use local::{AccessError, LocalKey};
 pub use panics::{OnPanic, TaskPanic};
 pub use queue::Queue;
-pub use join_set::JoinSet;
 pub use scope::{Scope, scope};
 #[doc(hidden)]
 pub use select::{Selected, Start};
