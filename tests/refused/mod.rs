@@ -229,6 +229,14 @@ case! {
     "let _ = core.call_soon(move || drop(number)); }"
 }
 
+case! {
+    SendsALeaseToAnotherCore, "E0277",
+    "fn main_of() {",
+    "drop(quoit::mesh::channel::<Vec<u8>>(1));",
+    "drop(quoit::mesh::channel::<quoit::buf::PooledBuf>(1));",
+    "}"
+}
+
 // ---- Kernels ----
 
 case! {
