@@ -191,3 +191,61 @@ impl<T> fmt::Debug for Receiver<T> {
         f.debug_struct("Receiver").field("senders", &self.lanes.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::super::channel;
+    use super::*;
+    use crate::sys::atomic::{AtomicUsize, Ordering};
+    use loom::thread;
+    use std::task::{Wake, Waker};
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    #[test]
+    fn loom_a_receiver_takes_a_message_or_is_woken_for_it() {
+        loom::model(|| {
+            let (mut sender, mut receiver) = channel(1);
+            let wakes = Arc::new(Wakes::default());
+            let waker = Waker::from(Arc::clone(&wakes));
+            let other = thread::spawn(move || {
+                sender.try_send(7).unwrap();
+                sender
+            });
+            let first = receiver.poll_recv(&Context::from_waker(&waker));
+            let sender = other.join().unwrap();
+            match first {
+                Poll::Ready(message) => assert_eq!(message, Some(7)),
+                Poll::Pending => {
+                    assert_eq!(wakes.0.load(Ordering::Acquire), 1, "it waits for ever");
+                    assert_eq!(receiver.try_recv(), Ok(7));
+                }
+            }
+            drop(sender);
+            assert_eq!(receiver.try_recv(), Err(TryRecvError::Disconnected));
+        });
+    }
+
+    #[test]
+    fn loom_a_sender_finds_room_or_the_end_or_is_woken_for_it() {
+        loom::model(|| {
+            let (mut sender, mut receiver) = channel(1);
+            sender.try_send(1).unwrap();
+            let wakes = Arc::new(Wakes::default());
+            let waker = Waker::from(Arc::clone(&wakes));
+            let other = thread::spawn(move || {
+                assert_eq!(receiver.try_recv(), Ok(1));
+            });
+            let first = sender.poll_ready(&Context::from_waker(&waker));
+            other.join().unwrap();
+            assert!(first.is_ready() || wakes.0.load(Ordering::Acquire) >= 1, "it waits for ever");
+            assert!(sender.is_closed());
+        });
+    }
+}

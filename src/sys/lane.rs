@@ -232,6 +232,17 @@ mod tests {
     }
 
     #[test]
+    fn a_lane_whose_producer_is_gone_ends_after_its_last_value() {
+        let (mut producer, mut consumer) = lane(2);
+        producer.push(7).unwrap();
+        assert!(!consumer.is_ended());
+        drop(producer);
+        assert!(!consumer.is_ended());
+        assert_eq!(consumer.pop(), Some(7));
+        assert!(consumer.is_ended());
+    }
+
+    #[test]
     fn what_nobody_takes_is_dropped_once() {
         let value = Rc::new(());
         let (mut producer, mut consumer) = lane(4);

@@ -193,8 +193,8 @@ fn each_clone_sends_in_its_own_order_and_none_is_left_out() {
 #[test]
 fn a_sender_that_never_pauses_leaves_the_others_their_turn() {
     on_every_driver(|| async {
-        let (mut busy, mut receiver) = mesh::channel(1 << 12);
-        let mut quiet = busy.clone();
+        let (mut quiet, mut receiver) = mesh::channel(1 << 12);
+        let mut busy = quiet.clone();
         (0..1 << 12).for_each(|_| busy.try_send("busy").unwrap());
         quiet.try_send("quiet").unwrap();
         let mut before = 0;
@@ -202,6 +202,46 @@ fn a_sender_that_never_pauses_leaves_the_others_their_turn() {
             before += 1;
         }
         assert!(before <= 512, "{before} messages of the other sender came first");
+    });
+}
+
+#[test]
+fn whoever_has_much_to_send_or_receive_pauses_for_others() {
+    on_every_driver(|| async {
+        let (mut sender, mut receiver) = mesh::channel(1 << 12);
+        let count = Cell::new(0);
+        let mut sends = pin!(async {
+            while count.get() < 1 << 12 {
+                sender.send(()).await.unwrap();
+                count.set(count.get() + 1);
+            }
+        });
+        assert!(!is_ready(sends.as_mut()).await);
+        assert!((1..=512).contains(&count.get()), "{} at once", count.get());
+        sends.await;
+        let mut receives = pin!(async {
+            while count.get() > 0 {
+                receiver.recv().await.unwrap();
+                count.set(count.get() - 1);
+            }
+        });
+        assert!(!is_ready(receives.as_mut()).await);
+        assert!(count.get() >= (1 << 12) - 512, "{} are left", count.get());
+        receives.await;
+    });
+}
+
+#[test]
+fn a_receiver_that_waits_hears_that_the_last_sender_is_gone() {
+    on_cores(2, async || {
+        let (sender, mut receiver) = mesh::channel::<u8>(1);
+        let heard = runtime::core_at(1).unwrap().call(async move || receiver.recv().await);
+        let clone = sender.clone();
+        sleep(Duration::from_millis(1)).await;
+        drop(sender);
+        sleep(Duration::from_millis(1)).await;
+        drop(clone);
+        assert_eq!(heard.await.unwrap(), None);
     });
 }
 
