@@ -31,7 +31,7 @@ TARGET_DIR="${CARGO_TARGET_DIR:-target}"
 HOST=x86_64-unknown-linux-gnu
 
 step_fmt() {
-    run cargo fmt --check
+    run cargo fmt --check --all
     if [[ -f benches/peers/Cargo.toml ]]; then
         run cargo fmt --check --all --manifest-path benches/peers/Cargo.toml
     fi
