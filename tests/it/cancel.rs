@@ -108,6 +108,25 @@ fn what_a_task_gave_up_before_is_awaited_too() {
 }
 
 #[test]
+fn an_operation_that_another_task_had_begun_is_awaited_with_the_task_that_drops_it() {
+    on_every_driver(async || {
+        let (stream, _peer) = stuck_pair().await;
+        let bytes: Rc<[u8]> = vec![1; 1 << 20].into();
+        let held = Rc::clone(&bytes);
+        let mut writing = Box::pin(async move { drop(stream.write_all(held).await) });
+        // First it waits for the turn of the write before it, whose cancel is to be answered.
+        for _ in 0..5 {
+            poll_fn(|context| Poll::Ready(writing.as_mut().poll(context).is_pending())).await;
+            lap().await;
+        }
+        let task = quoit::spawn(writing);
+        lap().await;
+        assert!(task.cancel().await.unwrap_err().is_cancelled());
+        assert_eq!(Rc::strong_count(&bytes), 1);
+    });
+}
+
+#[test]
 fn a_task_that_has_ended_gives_its_output_or_its_panic() {
     run(async {
         let done = quoit::spawn(async { 7 });

@@ -197,6 +197,14 @@ fn detached_tasks_run_on_and_disturb_nobody_who_comes_after_them() {
         });
         assert!(set.join_next().await.unwrap().is_ok());
         assert!(ended.get() == 3 && set.is_empty());
+        // Nor do their names stand in the way of others.
+        set.spawn(async { yield_now().await });
+        set.detach_all();
+        set.spawn(pending());
+        set.spawn(async {});
+        yield_now().await;
+        yield_now().await;
+        assert!(set.try_join_next().is_some_and(|outcome| outcome.is_ok()));
     })
     .unwrap();
 }
