@@ -20,8 +20,9 @@ use quoit::net::TcpStream;
 use quoit::time::sleep;
 
 use crate::loopback::{
-    Flag, Oracle, Random, blackhole, isolated, join, lap, leave_descriptors, ledger, listen, pair,
-    pair_of_ours, pattern, poll_once, resident, scaled, set_descriptor_limit, until, within,
+    Flag, Oracle, Random, anonymous, blackhole, isolated, join, lap, leave_descriptors, ledger,
+    listen, pair, pair_of_ours, pattern, poll_once, resident, scaled, set_descriptor_limit, until,
+    within,
 };
 use crate::quarantine::QuarantineBuf;
 use crate::support::is_instrumented;
@@ -932,7 +933,7 @@ fn s22_clients_that_never_read_or_drip_one_byte_cost_little_and_hold_nobody_up()
             let (bad, normal) = (scaled(2000, 64), scaled(200, 8));
             set_descriptor_limit(8192);
             let (listener, address) = listen().await;
-            let before = resident();
+            let before = anonymous();
             // Each is served the same bytes for ever, and what it sends is thrown away.
             let bytes: Rc<[u8]> = Rc::from(vec![7; 64 << 10]);
             let mut clients = Vec::new();
@@ -989,7 +990,7 @@ fn s22_clients_that_never_read_or_drip_one_byte_cost_little_and_hold_nobody_up()
             asks.join().unwrap();
             // A send and a receive each, and no more however long they wait.
             assert!(most_ops <= 2 * (bad + normal) + 10, "{most_ops} operations in flight");
-            let grown = resident().saturating_sub(before);
+            let grown = anonymous().saturating_sub(before);
             figure("S22", "MiB grown", grown as f64 / f64::from(1 << 20), 200.0);
             assert!(is_instrumented() || grown < (4 << 20) + bad * 20_000, "{grown} bytes");
             // When all wait, nothing turns.
