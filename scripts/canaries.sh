@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Proof that the simulator sees: bugs that are known are planted in the runtime, one in each build, and
 # each has to be found. The plants stand behind `#[cfg(canary = "..")]` at the places where such bugs
-# would be; first the same seeds have to pass without one.
+# would be; first the same seeds have to pass without one. Bugs that believe what a kernel says are for
+# the kernel that lies (`tests/it/fuzz_cqe.rs`), which the simulator does not.
 #
 #   scripts/canaries.sh            up to 10,000 seeds for each; without a bug, 1,000
 #   scripts/canaries.sh 200        up to 200 seeds
 #   scripts/canaries.sh 200 no-generation lost-bytes
+#   scripts/canaries.sh 200 believed-count
 #
 # It prints at which seed each was found, and with which words. The exit status is 1 if one was not.
 set -euo pipefail
@@ -14,10 +16,17 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 SEEDS="${1:-10000}"
 SOUND=$((SEEDS < 1000 ? SEEDS : 1000))
 NAMES=("${@:2}")
+# The names that the manifest knows. A bug that gives answers to the wrong operation is for both.
+mapfile -t ALL < <(grep -oP 'cfg\(canary, values\(\K[^)]*' Cargo.toml | grep -oP '"\K[^",]+(?=")')
+mapfile -t LIES < <(printf '%s\n' "${ALL[@]}" | grep -E '^(believed-.*|no-generation)$')
 if ((${#NAMES[@]} == 0)); then
-    # The names that the manifest knows.
-    mapfile -t NAMES < <(grep -oP 'cfg\(canary, values\(\K[^)]*' Cargo.toml | grep -oP '"\K[^",]+(?=")')
+    NAMES=("${ALL[@]}")
 fi
+
+# Whether $1 is among the others.
+among() {
+    printf '%s\n' "${@:2}" | grep -qxF -- "$1"
+}
 
 TARGET="${CARGO_TARGET_DIR:-target}/canaries"
 LOG=$(mktemp)
@@ -31,6 +40,12 @@ build() {
     bin="$dir/release/seeds"
 }
 
+# Runs the kernel that lies against the flags $2 in the directory $1.
+lie() {
+    RUSTFLAGS="$2" RUST_BACKTRACE=0 timeout 1800 cargo test --quiet --test it \
+        --target-dir "$TARGET/lies-$1" fuzz_cqe >"$LOG" 2>&1
+}
+
 build sound ""
 printf '%-28s ' "without a bug"
 if ! RUST_BACKTRACE=0 timeout 1800 "$bin" "$SOUND" >"$LOG" 2>&1; then
@@ -39,9 +54,24 @@ if ! RUST_BACKTRACE=0 timeout 1800 "$bin" "$SOUND" >"$LOG" 2>&1; then
     exit 1
 fi
 printf '%d seeds pass\n' "$SOUND"
+if ! lie sound ""; then
+    printf 'the kernel that lies was not survived\n'
+    tail -n 20 "$LOG"
+    exit 1
+fi
 
 missed=0
 for name in "${NAMES[@]}"; do
+    if among "$name" "${LIES[@]}"; then
+        printf '%-28s ' "$name (lies)"
+        if lie "$name" "--cfg canary=\"$name\""; then
+            printf 'NOT FOUND\n'
+            missed=$((missed + 1))
+        else
+            grep -m 1 -A 1 'panicked at\|signal' "$LOG" | tail -n 1
+        fi
+        case $name in believed-*) continue ;; esac
+    fi
     build "$name" "--cfg canary=\"$name\""
     printf '%-28s ' "$name"
     status=0
