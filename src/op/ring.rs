@@ -1,5 +1,7 @@
 //! One core's end of the boundary: the table of what is in flight, and the kernel that answers it.
 
+mod drain;
+
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
 use std::io;
@@ -8,16 +10,15 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Waker};
-use std::time::Duration;
 
 use io_uring::{opcode, types};
 
+pub(crate) use self::drain::Drained;
 use super::in_flight::{Chore, InFlight, OpId, Slot, State, locate};
 use super::release::Releases;
 use super::{Multishot, Op};
 use crate::buf::datagram::Datagrams;
 use crate::buf::pool::Pool;
-use crate::driver::retired::Retired;
 use crate::driver::sqe::FORKED;
 use crate::driver::{Call, Counters, Cqe, Driver, Fields, Sqe, Unparker, Wait};
 use crate::sys::current::{self, Floor};
@@ -55,14 +56,6 @@ pub(crate) struct Tally {
     pub(crate) stray: u64,
     pub(crate) panics: u64,
     pub(crate) driver: Counters,
-}
-
-/// How a drain ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Drained {
-    Empty,
-    /// So many operations did not end in time; their memory was leaked.
-    Leaked(u32),
 }
 
 /// The kernel of a core: shared by its ring and by every descriptor that it will close.
@@ -619,60 +612,6 @@ impl Ring {
         if let Some((_, waker)) = next {
             self.guard(|| waker.wake());
         }
-    }
-
-    /// I6: ends everything in flight, waits for the last answers, and closes the ring.
-    ///
-    /// `tick` is called about once a second with the number that is still in flight; `false` ends
-    /// the patience, and what is left is leaked.
-    pub(crate) fn drain(&self, mut tick: impl FnMut(u32, Duration) -> bool) -> Drained {
-        let live: Vec<OpId> = self.table.all().map(|(id, _)| id).collect();
-        for id in live {
-            match self.table.get(id).map(Slot::state) {
-                Some(State::Waiting | State::Done) => self.orphan(id),
-                Some(State::Orphaned | State::Unclaimed | State::Free) | None => {}
-            }
-        }
-        let start = self.now();
-        let mut patient = !forked() && !cfg!(canary = "ring-closed-before-drain");
-        while self.table.live() > 0 && patient {
-            let now = self.now();
-            patient = tick(self.table.live(), Duration::from_nanos(now.saturating_sub(start)));
-            let wait = if patient { Wait::Until(now + 100_000_000) } else { Wait::Poll };
-            if self.turn(wait, None).is_err() {
-                break;
-            }
-        }
-        self.retire()
-    }
-
-    fn retire(&self) -> Drained {
-        let (unparker, counters) =
-            self.kernel.with(|driver| (driver.unparker(), driver.counters()));
-        let retired: Box<dyn Driver> = Box::new(Retired { unparker, counters });
-        assert!(!self.kernel.borrowed.get(), "I5: the driver is in use");
-        // SAFETY: the assertion above: nothing borrows the driver, and this is its own thread.
-        let driver = std::mem::replace(unsafe { &mut *self.kernel.driver.get() }, retired);
-        let left = self.table.live();
-        let pool = self.pool.take();
-        if left == 0 {
-            let mut driver = driver;
-            if let Some(pool) = &pool {
-                let datagrams = pool.datagrams().map(|datagrams| datagrams.removal());
-                for removal in datagrams.into_iter().chain([pool.removal()]) {
-                    // SAFETY: it names memory only to end its use.
-                    let _ = unsafe { driver.register(removal) };
-                }
-            }
-            drop(driver);
-            drop(pool);
-            return Drained::Empty;
-        }
-        // I6: the kernel may write at any time, so neither the ring nor the memory is given back.
-        std::mem::forget(driver);
-        std::mem::forget(pool);
-        self.table.leak();
-        Drained::Leaked(left)
     }
 }
 

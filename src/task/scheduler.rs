@@ -1,5 +1,7 @@
 //! One core's tasks: the table of all, and the queue of those that are ready.
 
+mod chance;
+
 use std::cell::{Cell, OnceCell, UnsafeCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
@@ -142,20 +144,6 @@ impl Scheduler {
         spent < STEPS_A_POLL
     }
 
-    /// An index below `count`, by chance: the same in each run in which the same is asked.
-    #[inline]
-    pub(super) fn choose(&self, count: usize) -> usize {
-        let chance = self.chance.get();
-        self.chance
-            .set(chance.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(0x1405_7B7E_F767_814F));
-        (((chance >> 32) * count as u64) >> 32) as usize
-    }
-
-    /// Has `choose` choose otherwise: for the simulator, whose seeds are to differ in it.
-    pub(crate) fn set_chance(&self, seed: u64) {
-        self.chance.set(seed);
-    }
-
     pub(crate) fn is_idle(&self) -> bool {
         self.ready.is_empty() && self.lanes.get().is_none_or(|lanes| lanes.are_idle())
     }
@@ -266,41 +254,6 @@ impl Scheduler {
     /// The lane whose turn it is.
     pub(super) fn current_lane(&self) -> u8 {
         self.lanes.get().map_or(0, |lanes| lanes.current.get())
-    }
-
-    /// Puts the run queue into another order: for the simulator, between two laps. `choose` gives an
-    /// index below what it is given.
-    #[cold]
-    pub(crate) fn reorder(&self, mut choose: impl FnMut(usize) -> usize) {
-        let mut queue: Vec<_> = std::iter::from_fn(|| self.ready.pop()).collect();
-        while !queue.is_empty() {
-            let header = queue.swap_remove(choose(queue.len()));
-            // SAFETY: as in `schedule`.
-            unsafe { header.as_ref() }.next.set(None);
-            self.ready.append(header);
-        }
-    }
-
-    /// Wakes one of the tasks for nothing, as any waker may: for the simulator.
-    #[cold]
-    pub(crate) fn wake_for_nothing(&self, choose: impl FnOnce(usize) -> usize) {
-        let count = self.len();
-        if count == 0 {
-            return;
-        }
-        // SAFETY: a look.
-        let chosen = unsafe {
-            self.table(|tasks| {
-                let mut place = 0;
-                for _ in 0..choose(count) {
-                    place = tasks.next(place)?.0 + 1;
-                }
-                tasks.next(place)
-            })
-        };
-        if let Some((_, header)) = chosen {
-            self.schedule(header);
-        }
     }
 
     /// Takes what other threads sent, then runs what is ready until nothing is, or the budget is
