@@ -52,6 +52,9 @@
 //! | `asyncio.get_running_loop()` | [`runtime::Handle::current`] |
 //! | `asyncio.create_task(f)` | [`spawn`] |
 //! | `asyncio.gather(..)` | [`join!`], [`try_join!`], [`gather`], [`try_gather`] |
+//! | `asyncio.TaskGroup` | [`task::scope`], [`task::JoinSet`] |
+//! | `asyncio.wait(.., FIRST_COMPLETED)` | [`select!`] |
+//! | `task.cancel()` | [`task::JoinHandle::cancel`], [`sync::CancelToken`] |
 //! | `asyncio.wait_for(f, t)` | [`time::timeout`] |
 //! | `asyncio.sleep(t)` | [`time::sleep`] |
 //! | `loop.call_soon(f)` | [`call_soon`] |
@@ -62,11 +65,16 @@
 //! | `asyncio.create_subprocess_exec(..)` | [`process::Command`] |
 //! | `loop.add_signal_handler(s, f)` | [`signal::signal`], [`signal::ctrl_c`] |
 //! | `Lock`, `Semaphore`, `Event`, `Condition`, `Barrier`, `Queue` | [`sync`] |
+//! | `loop.set_debug(True)`, `slow_callback_duration` | [`runtime::Builder::stall_threshold`], [`runtime::dump`] |
+//! | `loop.set_exception_handler(f)` | [`runtime::Builder::on_panic`] |
+//!
+//! [`guide`] has pages to read: from asyncio, from tokio, cancellation, spreading connections.
 
 pub mod buf;
 pub mod doctor;
 pub mod driver;
 pub mod fs;
+pub mod guide;
 pub mod io;
 pub mod mesh;
 pub mod net;

@@ -29,6 +29,8 @@ const FLOORS: &[(&str, u32)] = &[
     ("signal", 4),
     ("compat", 5),
     ("http", 5),
+    // Pages to read.
+    ("guide", 5),
     // It looks at all of them.
     ("doctor", 5),
     ("sim", 5),
