@@ -55,7 +55,7 @@ impl Builder {
     /// [`Stats::stalls`](super::Stats::stalls) counts, and a [`dump`](super::dump) says since when each
     /// task waits.
     ///
-    /// It costs a look at the clock and two locks for each poll, some 60 ns; without it, nothing is
+    /// It costs a look at the clock and two locks for each poll; without it, nothing is
     /// looked at. In the simulator a poll takes no time.
     ///
     /// # Panics

@@ -183,8 +183,8 @@ pub fn stats() -> Stats {
 
 /// Every task of the current core, where it was spawned, and what it waits for.
 ///
-/// It is for people who wonder what a program does, and looks at everything: it costs a microsecond or
-/// two for each operation. [`Handle::dump`] asks another core, and [`Runtime::dump`] one that rests.
+/// It is for people who wonder what a program does, and looks at everything. [`Handle::dump`] asks another
+/// core, and [`Runtime::dump`] one that rests.
 ///
 /// # Panics
 /// Outside of a runtime.

@@ -70,11 +70,12 @@ pub async fn deadline<F: IntoFuture>(at: Instant, future: F) -> Result<F::Output
 /// A limit for one operation with a buffer, which gives the buffer back.
 ///
 /// It is for the calls of this crate that return a [`BufResult`](crate::buf::BufResult) or a buffer
-/// alone, and for functions that are made of them.
+/// alone, and for functions that are made of them. One that waits for something else, a channel or a
+/// sleep, is not ended by the limit: [`time::timeout`](super::timeout) drops whatever it is.
 pub trait TimeoutExt<T, B>: Future<Output = Result<T, BufError<B>>> + Sized {
     /// Cancels the operation when `limit` is over, counted from the first poll, and awaits what has
-    /// become of it: the error `TimedOut` with the buffer and the count of bytes that had moved, or its true result if
-    /// the cancel came too late.
+    /// become of it: the error `TimedOut` with the buffer and the count of bytes that had moved, or its
+    /// true result if the cancel came too late.
     ///
     /// It may take a little longer than `limit`, as long as the kernel takes to cancel. Nothing is lost:
     /// what a read had got goes to the next one. With `Duration::ZERO` it ends well if it can without a
