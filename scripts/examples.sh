@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 TARGET_DIR="${CARGO_TARGET_DIR:-target}"
-EXAMPLES=(http echo echo_owned udp_echo unix_echo chat copy event_loop timer own_driver foreign_loop
+EXAMPLES=(http echo echo_owned udp_echo unix_echo chat resp copy event_loop timer own_driver foreign_loop
     simulate proxy static_files)
 
 # Under the time limit the script is its own child; cargo is outside of it.
@@ -334,6 +334,32 @@ run_chat() {
     wait "$talker" "$reader" 2>/dev/null || true
     exec 5>&- 6>&- 7>&-
     passed "chat: lines go to everybody, and who does not read is dropped"
+    stop
+}
+
+run_resp() {
+    start resp
+    exec 4<>"/dev/tcp/$HOST/$PORT"
+    local said
+    # Sent together, answered in order, whichever core has the key.
+    printf 'SET a 1\r\nINCR a\r\nMSET b 2 c 3\r\nMGET a b c d\r\nDEL a b d\r\nGET a\r\n' >&4
+    said=$(timeout 10 head -n 13 <&4 | tr -d '\r' | tr '\n' ' ')
+    expect '^+OK :2 +OK \*4 \$1 2 \$1 2 \$1 3 \$-1 :2 \$-1 $' 1 "$said"
+    printf '*1\r\n$x\r\n' >&4
+    said=$(timeout 10 cat <&4)
+    expect 'Protocol error: invalid bulk length' 1 "$said"
+    exec 4>&-
+    if command -v redis-cli >/dev/null; then
+        said=$(timeout 20 redis-cli -h "$HOST" -p "$PORT" set key value ex 100)
+        expect '^OK$' 1 "$said"
+        said=$(timeout 20 redis-cli -h "$HOST" -p "$PORT" ttl key)
+        expect '^\(100\|99\)$' 1 "$said"
+        said=$(timeout 20 redis-cli -h "$HOST" -p "$PORT" info)
+        expect '^keys:2' 1 "$said"
+        timeout 60 redis-benchmark -h "$HOST" -p "$PORT" -t set,get,incr,mset -n 20000 -P 16 -q \
+            >/dev/null 2>&1 || fail "redis-benchmark is not served"
+    fi
+    passed "resp: requests of a redis client, in order, over all cores"
     stop
 }
 

@@ -41,6 +41,7 @@ mod pipes;
 mod poll_fd;
 mod process;
 mod quarantine;
+mod resp;
 mod runtime;
 mod scope;
 mod scorecard_core;
