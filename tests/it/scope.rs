@@ -311,7 +311,7 @@ fn a_scope_that_is_leaked_lets_its_tasks_run_on() {
         }));
         let polled = whole.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_pending());
-        std::mem::forget(whole);
+        crate::support::forget(whole);
         for _ in 0..8 {
             yield_now().await;
         }

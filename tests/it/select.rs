@@ -350,6 +350,7 @@ fn dropping_a_select_drops_its_futures_at_every_point() {
 fn a_panic_of_a_branch_drops_the_others_and_is_that_of_the_task() {
     run(async {
         let drops: &'static RefCell<Vec<u32>> = Box::leak(Box::default());
+        crate::support::forget(drops);
         let task = quoit::spawn(async move {
             select! {
                 biased;

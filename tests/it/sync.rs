@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::mem::forget;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -16,7 +15,7 @@ use quoit::sync::{
 };
 use quoit::task::yield_now;
 
-use crate::support::isolated;
+use crate::support::{forget, isolated};
 use crate::support_alloc::{allocations, live_bytes};
 
 fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
