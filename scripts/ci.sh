@@ -100,7 +100,8 @@ step_tsan() {
     for name in __tsan_atomic64_fetch_sub "$lock" "$wait" "$timed"; do
         flags+=" -Clink-arg=-Wl,--wrap=$name"
     done
-    local tsan=(env RUSTC_BOOTSTRAP=1 RUSTFLAGS="$flags" CARGO_TARGET_DIR="$dir"
+    # To print the frames of a panic, std hands its cache from thread to thread, unseen as well.
+    local tsan=(env RUST_BACKTRACE=0 RUSTC_BOOTSTRAP=1 RUSTFLAGS="$flags" CARGO_TARGET_DIR="$dir"
         TSAN_OPTIONS="suppressions=$here/scripts/tsan.supp ${TSAN_OPTIONS:-}"
         cargo test --target "$HOST")
     # Captured output would be a Vec that std writes to under its own lock.
