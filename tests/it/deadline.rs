@@ -333,19 +333,19 @@ fn a_limit_that_is_not_reached_allocates_nothing() {
     run(async {
         let (server, client) = pair_of_ours().await;
         let mut bufs = (vec![7; 64], Vec::with_capacity(64));
-        let mut before = 0;
-        for round in 0..400 {
-            if round == 200 {
-                before = allocations();
+        let mut least = u64::MAX;
+        // On a busy machine a table may still grow, once; what each operation took would be in all.
+        for _ in 0..4 {
+            let before = allocations();
+            for _ in 0..200 {
+                let sent = client.write_all(bufs.0).timeout(PAST).await.unwrap();
+                let (count, read) = server.read(bufs.1).timeout(PAST).await.unwrap();
+                assert_eq!(count, 64);
+                bufs = (sent, read);
             }
-            let sent = client.write_all(bufs.0).timeout(PAST).await.unwrap();
-            let (count, read) = server.read(bufs.1).timeout(PAST).await.unwrap();
-            assert_eq!(count, 64);
-            bufs = (sent, read);
+            least = least.min(allocations() - before);
         }
-        // Where the machine is busy, a table may still grow once; none of the 400 operations takes memory.
-        let taken = allocations() - before;
-        assert!(taken <= 2, "{taken} allocations");
+        assert_eq!(least, 0);
     });
 }
 
