@@ -3,7 +3,8 @@
 //! Handed over with the enter that sleeps, its own answer would end that sleep at once, and a second
 //! enter would have to begin another: two for each message of a server with one busy connection.
 //! The plain call costs less than the first of them. In company it would cost more, so a send is
-//! kept here until it is known that nothing follows. What has no room goes to the ring after all.
+//! kept here until it is known that nothing follows, and if something has come meanwhile, for which
+//! the ring is entered at once, it goes along. What has no room goes to the ring after all.
 
 use io_uring::opcode;
 
@@ -57,7 +58,16 @@ impl Uring {
     /// Sends what was alone in this lap. Returns whether it was answered.
     #[inline]
     pub(super) fn send_alone(&mut self, answers: &mut Vec<Cqe>) -> bool {
-        self.alone.take().is_some_and(|sqe| self.send(sqe, answers))
+        self.alone.take().is_some_and(|sqe| self.send_unless_entering(sqe, answers))
+    }
+
+    /// If something has come meanwhile, the ring is entered without a sleep: the send goes along.
+    fn send_unless_entering(&mut self, sqe: Sqe, answers: &mut Vec<Cqe>) -> bool {
+        if self.has_come() {
+            self.queue_counted(sqe);
+            return false;
+        }
+        self.send(sqe, answers)
     }
 
     fn send(&mut self, sqe: Sqe, answers: &mut Vec<Cqe>) -> bool {
@@ -93,7 +103,7 @@ impl Uring {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
@@ -156,6 +166,25 @@ mod tests {
             assert_eq!(numbers, Vec::from_iter(0..flags.len() as u64), "out of order");
             there.read_exact(&mut vec![0; 4096 * flags.len()]).unwrap();
         }
+    }
+
+    #[test]
+    fn a_send_goes_along_when_something_has_come() {
+        let (mut ring, here, mut there) = open();
+        let mut answers = Vec::new();
+        let poll = opcode::PollAdd::new(types::Fd(here.as_raw_fd()), libc::POLLIN as u32);
+        push(&mut ring, poll.build().user_data(1));
+        ring.enter(Wait::Poll, &mut answers).unwrap();
+        assert_eq!(answers, []);
+        there.write_all(b"!").unwrap();
+        push(&mut ring, send(&here, 2, libc::MSG_NOSIGNAL));
+        assert!(!ring.send_alone(&mut answers), "it was sent by itself");
+        assert_eq!((answers.len(), ring.ring.submission().len()), (0, 1));
+        ring.enter(Wait::Block, &mut answers).unwrap();
+        let mut numbers: Vec<u64> = answers.iter().map(|cqe| cqe.user_data).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [1, 2], "one enter brings both");
+        there.read_exact(&mut [0; 4096]).unwrap();
     }
 
     #[test]

@@ -224,10 +224,15 @@ impl Uring {
 
     /// Whether an enter could bring anything: only a hint, which is why it cannot be relied on for ever.
     fn nothing_to_trade(&mut self) -> bool {
+        self.ring.submission().is_empty() && !self.has_come()
+    }
+
+    /// Whether there is something to take, or to be worked for: a hint as well.
+    fn has_come(&mut self) -> bool {
         let queue = self.ring.submission();
-        let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
+        let came = queue.taskrun() || queue.cq_overflow();
         drop(queue);
-        idle && !self.work_may_be_left && self.ring.completion().is_empty()
+        came || self.work_may_be_left || !self.ring.completion().is_empty()
     }
 
     /// Hands over, sleeps as told, and reaps.
