@@ -65,6 +65,7 @@ pub(crate) use slice::tail;
 pub(crate) use vectored::{Iovecs, gather, scatter, total_len};
 
 /// How many bytes an answer says were moved, of those that its request asked for.
+#[inline]
 pub(crate) fn moved(cqe: &Cqe, asked: usize) -> io::Result<usize> {
     let moved = cqe.result()? as usize;
     let is_true = moved <= asked || cfg!(canary = "believed-count");

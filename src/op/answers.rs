@@ -95,7 +95,11 @@ impl<T: Multishot> Drop for Homing<'_, T> {
     #[inline]
     fn drop(&mut self) {
         if let Some(answers) = self.answers.take() {
-            self.place.set(Some(answers));
+            // It was emptied for this poll. To look whether there is something to drop would wait for
+            // the store that emptied it.
+            let emptied = self.place.replace(Some(answers));
+            debug_assert!(emptied.is_none(), "a ticket has one place");
+            std::mem::forget(emptied);
         }
     }
 }

@@ -35,21 +35,36 @@ const INLINE: usize = 88;
 const NONE: u32 = u32::MAX;
 
 /// One life of one slot: never a pointer, so that a late answer meets a generation, not an owner.
+///
+/// It is the number that the request carries: the generation above the slot's index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OpId {
-    index: u32,
-    generation: u32,
-}
+pub(crate) struct OpId(u64);
 
 impl OpId {
-    pub(crate) fn user_data(self) -> u64 {
-        let user_data = u64::from(self.generation) << 32 | u64::from(self.index);
-        debug_assert!(user_data < RESERVED);
-        user_data
+    #[inline]
+    fn new(index: u32, generation: u32) -> Self {
+        OpId(u64::from(generation) << 32 | u64::from(index))
     }
 
-    pub(crate) fn from_user_data(user_data: u64) -> OpId {
-        OpId { index: user_data as u32, generation: (user_data >> 32) as u32 }
+    #[inline]
+    pub(crate) fn from_user_data(user_data: u64) -> Self {
+        OpId(user_data)
+    }
+
+    #[inline]
+    pub(crate) fn user_data(self) -> u64 {
+        debug_assert!(self.0 < RESERVED);
+        self.0
+    }
+
+    #[inline]
+    fn index(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline]
+    fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 }
 
@@ -302,11 +317,12 @@ impl InFlight {
     /// The slot of a life that has not ended.
     #[inline]
     pub(super) fn get(&self, id: OpId) -> Option<&Slot> {
-        if id.index >= self.touched.get() {
+        if id.index() >= self.touched.get() {
             return None;
         }
-        let slot = self.at(id.index);
-        (slot.generation.get() == id.generation && slot.state.get() != State::Free).then_some(slot)
+        let slot = self.at(id.index());
+        (slot.generation.get() == id.generation() && slot.state.get() != State::Free)
+            .then_some(slot)
     }
 
     /// 1 insert: moves `op` to the place where it will stay.
@@ -334,7 +350,7 @@ impl InFlight {
         slot.cancelled.set(false);
         slot.task.set(current::core(|core| core.polled.get()).unwrap_or(u32::MAX));
         self.live.set(self.live.get() + 1);
-        Ok((OpId { index, generation: slot.generation.get() }, slot))
+        Ok((OpId::new(index, slot.generation.get()), slot))
     }
 
     /// 3 take: the payload and its last answer, once it is done.
@@ -358,7 +374,7 @@ impl InFlight {
         slot.task.set(current::core(|core| core.polled.get()).unwrap_or(u32::MAX));
         if slot.state.get() == State::Done {
             slot.state.set(State::Unclaimed);
-            self.link(id.index, slot);
+            self.link(id.index(), slot);
             return None;
         }
         assert_eq!(slot.state.get(), State::Waiting);
@@ -388,7 +404,7 @@ impl InFlight {
         slot.generation.set(if generation == u32::MAX { 0 } else { generation });
         self.live.set(self.live.get() - 1);
         if !slot.linked.get() {
-            self.release(id.index, slot);
+            self.release(id.index(), slot);
         }
     }
 
@@ -400,7 +416,7 @@ impl InFlight {
     pub(super) fn cancel(&self, id: OpId) {
         let slot = self.get(id).expect("only what is in flight is cancelled");
         if !slot.cancelled.replace(true) {
-            self.link(id.index, slot);
+            self.link(id.index(), slot);
         }
     }
 
@@ -433,7 +449,7 @@ impl InFlight {
             let slot = self.at(first);
             self.chores.set(if first == last { (NONE, NONE) } else { (slot.next.get(), last) });
             slot.linked.set(false);
-            let id = OpId { index: first, generation: slot.generation.get() };
+            let id = OpId::new(first, slot.generation.get());
             match slot.state.get() {
                 State::Free => self.release(first, slot),
                 State::Done => {}
@@ -447,7 +463,7 @@ impl InFlight {
     pub(super) fn all(&self) -> impl Iterator<Item = (OpId, &Slot)> {
         (0..self.touched.get()).filter_map(|index| {
             let slot = self.at(index);
-            let id = OpId { index, generation: slot.generation.get() };
+            let id = OpId::new(index, slot.generation.get());
             (slot.state.get() != State::Free).then_some((id, slot))
         })
     }

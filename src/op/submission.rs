@@ -40,6 +40,30 @@ impl<T: Op> Submission<T> {
         Submission { state: State::Idle(op) }
     }
 
+    /// Submits `op` at once. That is for the kinds that never wait for admission.
+    ///
+    /// # Errors
+    /// What the operation comes to if it is late, or if the table has no room for it.
+    #[inline(always)]
+    pub(crate) fn start(op: T, context: &mut Context<'_>) -> Result<Self, T::Output> {
+        const { assert!(!T::WAITS_FOR_ADMISSION) };
+        let ring = current::share::<Ring>().unwrap_or_else(|| outside("an operation"));
+        let state = Submission::place(op, ring, context)?;
+        Ok(Submission { state })
+    }
+
+    /// Moves the operation into its slot.
+    #[inline(always)]
+    fn place(op: T, ring: Rc<Ring>, context: &mut Context<'_>) -> Result<State<T>, T::Output> {
+        if overdue::is_overdue() {
+            return Err(op.complete(Cqe::refusal(0, libc::ETIMEDOUT)));
+        }
+        match ring.submit(op, context.waker().clone()) {
+            Ok(id) => Ok(State::InFlight(ring, id)),
+            Err(op) => Err(op.complete(Cqe::refusal(0, libc::ENOMEM))),
+        }
+    }
+
     /// What others may end it by, once it is in flight.
     pub(crate) fn canceller(&self) -> Option<Canceller> {
         match &self.state {
@@ -48,13 +72,12 @@ impl<T: Op> Submission<T> {
         }
     }
 
-    /// Moves the operation into its slot, unless it has to wait for admission.
+    /// Submits the operation, unless it has to wait for admission.
     #[inline]
     fn submit(&mut self, context: &mut Context<'_>) -> Poll<T::Output> {
         if T::WAITS_FOR_ADMISSION && !self.is_admitted(context) {
             return Poll::Pending;
         }
-        let waker = context.waker().clone();
         let (op, ring) = match std::mem::replace(&mut self.state, State::Done) {
             State::Idle(op) => {
                 (op, current::share::<Ring>().unwrap_or_else(|| outside("an operation")))
@@ -62,16 +85,13 @@ impl<T: Op> Submission<T> {
             State::Waiting(waiting) => (waiting.op, waiting.ring),
             State::InFlight(..) | State::Done => unreachable!("it is submitted once"),
         };
-        if overdue::is_overdue() {
-            return Poll::Ready(op.complete(Cqe::refusal(0, libc::ETIMEDOUT)));
-        }
-        match ring.submit(op, waker) {
-            Ok(id) => {
+        match Submission::place(op, ring, context) {
+            Ok(state) => {
                 // Nothing has to be dropped in its place, and to find that out costs a call.
-                std::mem::forget(std::mem::replace(&mut self.state, State::InFlight(ring, id)));
+                std::mem::forget(std::mem::replace(&mut self.state, state));
                 Poll::Pending
             }
-            Err(op) => Poll::Ready(op.complete(Cqe::refusal(0, libc::ENOMEM))),
+            Err(output) => Poll::Ready(output),
         }
     }
 

@@ -75,6 +75,7 @@ impl Writing {
     }
 
     /// Counts what an answer says was sent of `left` bytes.
+    #[inline]
     pub(in crate::net) fn count(&self, cqe: &Cqe, left: usize) -> io::Result<usize> {
         let sent = moved(cqe, left)?;
         let outbound = &self.0.outbound;
@@ -130,7 +131,7 @@ impl<B: IoBuf> Future for Write<'_, B> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let this = &mut *self;
-            match &mut this.0 {
+            let send = match &mut this.0 {
                 Step::Turn { fd, ticket, buf, .. } => {
                     if buf.buf_len() > 0 && fd.writing().poll_take(ticket, context).is_pending() {
                         if is_overdue() {
@@ -139,17 +140,29 @@ impl<B: IoBuf> Future for Write<'_, B> {
                         this.0.gather();
                         return Poll::Pending;
                     }
+                    let (fd, buf, all) = this.0.leave_line();
+                    if buf.buf_len() == 0 {
+                        return Poll::Ready(Ok((0, buf)));
+                    }
+                    let writing = Writing::new(fd);
+                    if buf.buf_len() >= zero_copy::LEAST
+                        && let Some(zero_copy) = fd.uncopied(buf.buf_len())
+                    {
+                        let send = SendUncopied::new(writing, zero_copy, buf, all);
+                        match this.0.start_uncopied(send, context) {
+                            Some(result) => return Poll::Ready(result),
+                            None => continue,
+                        }
+                    }
+                    Send::new(writing, buf, 0, all)
                 }
                 Step::Sending(send) => {
                     let (send, sent) = ready!(Pin::new(send).poll(context));
+                    this.0.become_step(Step::Done);
                     match send.judge(sent) {
-                        Ok(send) => this.0.become_step(Step::Sending(Submission::new(send))),
-                        Err(result) => {
-                            this.0.become_step(Step::Done);
-                            return Poll::Ready(result);
-                        }
+                        Ok(send) => send,
+                        Err(result) => return Poll::Ready(result),
                     }
-                    continue;
                 }
                 Step::Uncopied(_) | Step::InLine { .. } => {
                     match ready!(this.0.poll_rare(context)) {
@@ -158,25 +171,17 @@ impl<B: IoBuf> Future for Write<'_, B> {
                     }
                 }
                 Step::Done => panic!("a write was polled after it had completed"),
-            }
-            let Step::Turn { fd, buf, all, .. } = std::mem::replace(&mut this.0, Step::Done) else {
-                unreachable!("the turn was taken")
             };
-            if buf.buf_len() == 0 {
-                return Poll::Ready(Ok((0, buf)));
-            }
-            let writing = Writing::new(fd);
-            if buf.buf_len() >= zero_copy::LEAST
-                && let Some(zero_copy) = fd.uncopied(buf.buf_len())
-            {
-                let send = SendUncopied::new(writing, zero_copy, buf, all);
-                match this.0.start_uncopied(send, context) {
-                    Some(result) => return Poll::Ready(result),
-                    None => continue,
+            return match Submission::start(send, context) {
+                Ok(send) => {
+                    this.0.become_step(Step::Sending(send));
+                    Poll::Pending
                 }
-            }
-            let send = Send { writing, buf, done: 0, all };
-            this.0.become_step(Step::Sending(Submission::new(send)));
+                Err((send, refused)) => match send.judge(refused) {
+                    Ok(_) => unreachable!("what is refused sends nothing"),
+                    Err(result) => Poll::Ready(result),
+                },
+            };
         }
     }
 }
@@ -187,6 +192,15 @@ impl<'a, B: IoBuf> Step<'a, B> {
     #[inline]
     fn become_step(&mut self, next: Step<'a, B>) {
         std::mem::forget(std::mem::replace(self, next));
+    }
+
+    /// The turn has come, or nobody has to wait for it.
+    #[inline]
+    fn leave_line(&mut self) -> (&'a Fd<State>, B, bool) {
+        match std::mem::replace(self, Step::Done) {
+            Step::Turn { fd, buf, all, .. } => (fd, buf, all),
+            _ => unreachable!("it waits for its turn"),
+        }
     }
 
     /// The turn is another's. Leaves the buffer in line, unless it is to be sent by itself.
@@ -234,7 +248,7 @@ impl<'a, B: IoBuf> Step<'a, B> {
                 let (all, sending) = (*all, ready!(Pin::new(line).poll(context)));
                 let result = match sending {
                     Sending::Alone(writing, Single(buf), done) => {
-                        *self = Step::Sending(Submission::new(Send { writing, buf, done, all }));
+                        *self = Step::Sending(Submission::new(Send::new(writing, buf, done, all)));
                         return Poll::Ready(None);
                     }
                     Sending::Sent(result) => map_buf(result, |Single(buf)| buf),
@@ -348,31 +362,60 @@ pub(super) fn flags(all: bool, left: usize) -> i32 {
 pub(super) struct Send<B> {
     writing: Writing,
     buf: B,
-    done: usize,
-    all: bool,
+    progress: Progress,
+}
+
+/// How many bytes have been sent, and whether all have to be: in one word, because a move of it is then
+/// one load, which does not wait for two stores.
+#[derive(Clone, Copy)]
+struct Progress(usize);
+
+impl Progress {
+    #[inline]
+    fn new(done: usize, all: bool) -> Self {
+        // No buffer is larger than isize::MAX, so the shift loses nothing.
+        Progress(done << 1 | usize::from(all))
+    }
+
+    #[inline]
+    fn done(self) -> usize {
+        self.0 >> 1
+    }
+
+    #[inline]
+    fn all(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    #[inline]
+    fn advance(&mut self, sent: usize) {
+        self.0 += sent << 1;
+    }
 }
 
 impl<B: IoBuf> Send<B> {
     /// Sends what is left behind the first `done` bytes.
-    pub(super) fn rest(writing: Writing, buf: B, done: usize) -> Self {
-        Send { writing, buf, done, all: true }
+    #[inline]
+    pub(super) fn new(writing: Writing, buf: B, done: usize, all: bool) -> Self {
+        Send { writing, buf, progress: Progress::new(done, all) }
     }
 
     /// What a send has come to: `Ok` if there is more to do, `Err` with the result if not.
-    #[inline]
+    #[inline(always)]
     fn judge(mut self, sent: io::Result<usize>) -> Result<Self, BufResult<usize, B>> {
         let error = match sent {
             Ok(0) => io::ErrorKind::WriteZero.into(),
             Ok(sent) => {
-                self.done += sent;
-                if self.all && self.done < self.buf.buf_len() {
+                self.progress.advance(sent);
+                let done = self.progress.done();
+                if self.progress.all() && done < self.buf.buf_len() {
                     return Ok(self);
                 }
-                return Err(Ok((self.done, self.buf)));
+                return Err(Ok((done, self.buf)));
             }
             Err(error) => error,
         };
-        Err(Err(BufError { error, buf: self.buf, done: self.done }))
+        Err(Err(BufError { error, buf: self.buf, done: self.progress.done() }))
     }
 }
 
@@ -382,15 +425,16 @@ unsafe impl<B: IoBuf> Op for Send<B> {
 
     #[inline(always)]
     fn prepare(&mut self) -> Sqe {
-        let (start, len) = rest_to_write(&self.buf, self.done);
+        let (start, len) = rest_to_write(&self.buf, self.progress.done());
         opcode::Send::new(types::Fd(self.writing.0.raw()), start, len)
-            .flags(flags(self.all, len as usize))
+            .flags(flags(self.progress.all(), len as usize))
             .build()
     }
 
-    #[inline]
+    #[inline(always)]
     fn complete(self, cqe: Cqe) -> Self::Output {
-        let sent = self.writing.count(&cqe, self.buf.buf_len() - self.done);
+        let left = self.buf.buf_len() - self.progress.done();
+        let sent = self.writing.count(&cqe, left);
         (self, sent)
     }
 }

@@ -168,7 +168,7 @@ unsafe impl<B: IoBuf> Op for SendUncopied<B> {
                 self.done += sent;
                 return match self.writing {
                     Some(writing) if self.all && self.done < self.buf.buf_len() => {
-                        Ok(Send::rest(writing, self.buf, self.done))
+                        Ok(Send::new(writing, self.buf, self.done, true))
                     }
                     _ => Err(Ok((self.done, self.buf))),
                 };
