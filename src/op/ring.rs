@@ -231,7 +231,7 @@ impl Ring {
     ///
     /// # Errors
     /// Gives `op` back when the table is full.
-    #[inline]
+    #[inline(always)]
     pub(super) fn submit<T: Op>(&self, op: T, waker: Waker) -> Result<OpId, T> {
         let (id, slot) = self.table.insert(op)?;
         let displaced = slot.set_waker(Some(waker));

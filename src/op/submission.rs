@@ -73,7 +73,7 @@ impl<T: Op> Submission<T> {
     }
 
     /// Submits the operation, unless it has to wait for admission.
-    #[inline]
+    #[inline(never)]
     fn submit(&mut self, context: &mut Context<'_>) -> Poll<T::Output> {
         if T::WAITS_FOR_ADMISSION && !self.is_admitted(context) {
             return Poll::Pending;

@@ -36,7 +36,10 @@ pub(super) const MOST: usize = 0x7fff_f000;
 const CONNECTING: usize = 1;
 
 /// Tries the request once.
-#[inline]
+///
+/// Always a part of its caller: the kernel makes the processor forget where calls return to, so each
+/// frame around a system call costs a wrong guess.
+#[inline(always)]
 pub(super) fn attempt(
     request: &mut Request,
     descriptor: &mut Descriptor,
@@ -97,7 +100,7 @@ fn would_wait(asked: &Asked, descriptor: &mut Descriptor, side: Side) -> Attempt
 /// A TCP socket that fills less than there is room for has nothing left, and whatever comes later is
 /// an event: the call that only says so is spared. Other sockets end a read at the end of a message,
 /// and so does TCP under TLS in the kernel (see `Driver::call`).
-#[inline]
+#[inline(always)]
 fn recv(asked: &Asked, descriptor: &mut Descriptor, start: u64, room: usize) -> Result<usize, i32> {
     let flags = asked.op_flags as i32 & !libc::MSG_WAITALL | libc::MSG_DONTWAIT;
     // SAFETY: I1, I2: the memory is the request's, or a buffer on offer, until the last answer.
@@ -163,7 +166,7 @@ fn offered<'a>(asked: &Asked, provided: &'a mut [Provided]) -> Option<(&'a mut P
 }
 
 /// Receives into the next buffer on offer, which is picked only if there are bytes to put into it.
-#[inline]
+#[inline(always)]
 fn receive_into_any(
     asked: &Asked,
     descriptor: &mut Descriptor,
@@ -216,7 +219,7 @@ fn receive_message_into_any(
 }
 
 /// What the sends have in common: with `MSG_WAITALL` they go on until everything is sent.
-#[inline]
+#[inline(always)]
 fn sent(
     request: &mut Request,
     descriptor: &mut Descriptor,
@@ -244,7 +247,7 @@ fn sent(
     }
 }
 
-#[inline]
+#[inline(always)]
 fn send(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
     let (fd, start) = (request.asked.fd, request.asked.addr);
     let len = (request.asked.len as usize).min(MOST);

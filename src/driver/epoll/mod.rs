@@ -111,6 +111,20 @@ impl Epoll {
             counters: Counters::default(),
         })
     }
+
+    /// A request that no descriptor's readiness has a part in, or not in this way.
+    #[inline(never)]
+    fn push_rare(&mut self, asked: Asked) {
+        match asked.opcode {
+            opcode::PollAdd::CODE => self.poll(asked),
+            opcode::OpenAt::CODE | opcode::Fsync::CODE => self.hand_over(Request::new(asked)),
+            opcode::Timeout::CODE => self.time_out(asked),
+            opcode::TimeoutRemove::CODE => self.change_timeout(&asked),
+            opcode::AsyncCancel::CODE => self.cancel(&asked),
+            opcode::Nop::CODE => self.answer(&asked, 0, 0),
+            _ => self.answer(&asked, -libc::EOPNOTSUPP, 0),
+        }
+    }
 }
 
 // SAFETY: a request is in exactly one place, `Place`, until the function that takes it out of there
@@ -128,22 +142,14 @@ unsafe impl Driver for Epoll {
         if !is_understood(&fields) {
             return self.answer(&asked, -libc::EINVAL, 0);
         }
-        match asked.opcode {
-            opcode::Recv::CODE | opcode::RecvMsg::CODE | opcode::Accept::CODE => {
-                self.start(asked, Side::Read);
-            }
-            opcode::Read::CODE | opcode::Readv::CODE => self.start(asked, Side::Read),
-            opcode::Send::CODE | opcode::SendMsg::CODE => self.start(asked, Side::Write),
-            opcode::Write::CODE | opcode::Writev::CODE => self.start(asked, Side::Write),
-            opcode::Connect::CODE => self.start(asked, Side::Write),
-            opcode::PollAdd::CODE => self.poll(asked),
-            opcode::OpenAt::CODE | opcode::Fsync::CODE => self.hand_over(Request::new(asked)),
-            opcode::Timeout::CODE => self.time_out(asked),
-            opcode::TimeoutRemove::CODE => self.change_timeout(&asked),
-            opcode::AsyncCancel::CODE => self.cancel(&asked),
-            opcode::Nop::CODE => self.answer(&asked, 0, 0),
-            _ => self.answer(&asked, -libc::EOPNOTSUPP, 0),
-        }
+        let side = match asked.opcode {
+            opcode::Recv::CODE | opcode::RecvMsg::CODE | opcode::Accept::CODE => Side::Read,
+            opcode::Read::CODE | opcode::Readv::CODE => Side::Read,
+            opcode::Send::CODE | opcode::SendMsg::CODE | opcode::Connect::CODE => Side::Write,
+            opcode::Write::CODE | opcode::Writev::CODE => Side::Write,
+            _ => return self.push_rare(asked),
+        };
+        self.start(asked, side);
     }
 
     fn enter(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {

@@ -17,7 +17,7 @@ pub(super) const TURN: u32 = 16;
 
 impl Epoll {
     /// Tries a request, and if it has to wait, has it wait.
-    #[inline]
+    #[inline(always)]
     pub(super) fn start(&mut self, asked: Asked, side: Side) {
         let Some(descriptor) = self.descriptors.entry(asked.fd) else {
             return self.answer(&asked, -libc::EBADF, 0);
