@@ -11,8 +11,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 TARGET_DIR="${CARGO_TARGET_DIR:-target}"
-EXAMPLES=(http echo echo_owned udp_echo unix_echo chat resp copy event_loop timer own_driver foreign_loop
-    simulate proxy static_files)
+EXAMPLES=(http echo echo_owned udp_echo unix_echo chat resp copy event_loop practice timer own_driver
+    foreign_loop simulate proxy static_files)
 
 # Under the time limit the script is its own child; cargo is outside of it.
 if [[ -z "${EXAMPLES_INSIDE:-}" ]]; then
@@ -198,6 +198,18 @@ run_event_loop() {
     timeout 20 "$TARGET_DIR/release/examples/event_loop" >"$scratch/out" || fail "event_loop failed"
     [[ -s "$scratch/out" ]] || fail "event_loop printed nothing"
     passed "event_loop: the tutorial runs to its end"
+}
+
+run_practice() {
+    timeout 20 "$TARGET_DIR/release/examples/practice" >"$scratch/out" || fail "practice failed"
+    local said
+    said=$(cat "$scratch/out")
+    expect 'toast after' 1 "$said"
+    expect 'at most 2 at a time' 1 "$said"
+    expect 'ms  at its time' 1 "$said"
+    expect 'its task answered 42' 1 "$said"
+    expect 'on epoll: hello, proactor' 1 "$said"
+    passed "practice: the five exercises"
 }
 
 run_timer() {

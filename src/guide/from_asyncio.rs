@@ -116,6 +116,8 @@
 //! # quoit::runtime::Result::Ok(())
 //! ```
 //!
+//! Five exercises of such a tutorial are solved in `examples/practice` (`cargo run --example practice`).
+//!
 //! # What is different
 //!
 //! - Futures start when they are polled, tasks when they are spawned. Neither starts by being called.
