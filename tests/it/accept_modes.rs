@@ -508,3 +508,37 @@ fn simulated_cores_share_a_listener_in_every_mode() {
         }
     }
 }
+
+#[test]
+fn no_seed_has_a_connection_wait_for_a_core_that_has_gone() {
+    for seed in 0..400 {
+        // About when the client's connection arrives.
+        let leaves = Duration::from_secs(1) + Duration::from_micros(seed * 10);
+        let sim = Sim::new(seed)
+            .host_with_cores("server", 2, async move || {
+                let mode = Accept::Shared;
+                let listener = TcpListener::bind_with("0.0.0.0:7000", mode).await.unwrap();
+                let serve = async {
+                    loop {
+                        let (stream, _) = listener.accept().await.unwrap();
+                        quoit::spawn(async move {
+                            let byte = stream.read_exact([0; 1]).await.unwrap();
+                            stream.write_all(byte).await.unwrap();
+                        });
+                    }
+                };
+                match runtime::core().index() {
+                    0 => drop(timeout(leaves, serve).await),
+                    _ => serve.await,
+                }
+            })
+            .client("client", async || {
+                sleep(Duration::from_secs(1)).await;
+                let stream = TcpStream::connect("server:7000").await?;
+                stream.write_all([7]).await?;
+                assert_eq!(stream.read_exact([0]).await?, [7]);
+                std::io::Result::Ok(())
+            });
+        sim.run().unwrap();
+    }
+}

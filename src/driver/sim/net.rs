@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::datagrams::Mailbox;
 use super::faults::Knob;
+use super::opcodes::{ACCEPT, is_multishot};
 use super::random::mix;
 use super::unix::{Message, Unix};
 use super::world::{Event, World};
@@ -181,16 +182,46 @@ impl World {
 
     /// Has `request` looked at when something changes at the socket.
     pub(super) fn block(&mut self, id: u64, request: (usize, u64)) {
+        // A multishot accept never leaves its place at the head of the line.
+        let keeps_its_place = self.is_accept(request)
+            && is_multishot(&self.cores[request.0].pending[&request.1].fields);
         let blocked = &mut self.socket(id).blocked;
         if !blocked.contains(&request) {
-            blocked.push(request);
+            let place = if keeps_its_place { 0 } else { blocked.len() };
+            blocked.insert(place, request);
         }
     }
 
-    /// Something changed at the socket.
+    /// Something changed at the socket. Of that no accept hears: see [`connected`](Self::connected).
     pub(super) fn touch(&mut self, id: u64) {
         let Some(socket) = self.sockets.get_mut(&id) else { return };
-        for (core, request) in std::mem::take(&mut socket.blocked) {
+        let listens = socket.is_listening();
+        let (stay, go) = std::mem::take(&mut socket.blocked)
+            .into_iter()
+            .partition(|&waiter| listens && self.is_accept(waiter));
+        self.socket(id).blocked = stay;
+        self.look_at(go);
+    }
+
+    /// A connection waits to be accepted. As on the real kernel, one of the accepts hears of it, the
+    /// first in line; if it is cancelled before it has come to look, nobody has heard.
+    pub(super) fn connected(&mut self, listener: u64, connection: u64) {
+        self.socket(listener).waiting.push_back(connection);
+        self.touch(listener);
+        let blocked = &mut self.socket(listener).blocked;
+        if !blocked.is_empty() {
+            let first = blocked.remove(0);
+            self.look_at(vec![first]);
+        }
+    }
+
+    fn is_accept(&self, (core, request): (usize, u64)) -> bool {
+        let request = self.cores[core].pending.get(&request);
+        request.is_some_and(|request| request.fields.opcode == ACCEPT)
+    }
+
+    fn look_at(&mut self, requests: Vec<(usize, u64)>) {
+        for (core, request) in requests {
             let time = self.now + self.random.between(50, 5_000);
             self.schedule(core, request, time);
         }
@@ -449,8 +480,7 @@ impl World {
         socket.options.insert(nodelay, inherited);
         self.socket(from).other = Some(server);
         self.send_segment(target, from, Segment::Connected);
-        self.socket(listener).waiting.push_back(server);
-        self.touch(listener);
+        self.connected(listener, server);
     }
 
     fn refuse(&mut self, from: u64, here: usize, target: usize) {

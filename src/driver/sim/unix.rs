@@ -240,8 +240,7 @@ impl World {
         self.pair_up(id, server);
         self.socket(server).unix_mut().name = to;
         self.socket(id).unix_mut().peer = to;
-        self.socket(target).waiting.push_back(server);
-        self.touch(target);
+        self.connected(target, server);
         Outcome::Last(0, 0)
     }
 
