@@ -27,6 +27,9 @@ STEPS=(
     "peers         the benchmark programs of other runtimes still compile"
 )
 
+# Most tests wait for a clock or a peer, so more of them than there are processors are run at a time.
+PATIENT=(env RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}")
+
 TARGET_DIR="${CARGO_TARGET_DIR:-target}"
 HOST=x86_64-unknown-linux-gnu
 
@@ -56,7 +59,7 @@ step_test-debug() {
 step_masks() {
     local mask
     for mask in ${QUOIT_MASKS:-5.10 restricted}; do
-        run env QUOIT_CAPS="$mask" cargo test --test it
+        run "${PATIENT[@]}" QUOIT_CAPS="$mask" cargo test --test it
     done
 }
 
@@ -64,18 +67,23 @@ step_masks() {
 IN_PARTS=(env CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_LTO=off)
 
 step_test-release() {
-    run "${IN_PARTS[@]}" cargo test --release --all-features
+    run "${PATIENT[@]}" "${IN_PARTS[@]}" cargo test --release --all-features
 }
 
 step_examples() {
     run "${IN_PARTS[@]}" scripts/examples.sh
+    if command -v curl >/dev/null && command -v python3 >/dev/null; then
+        run "${IN_PARTS[@]}" scripts/clients.sh 32
+    else
+        echo "curl or python3 is not installed: scripts/clients.sh is left out"
+    fi
 }
 
 # RUSTC_BOOTSTRAP lets the stable compiler take -Z. The explicit --target keeps build scripts and
 # procedural macros uninstrumented.
 step_asan() {
-    run env RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="$TARGET_DIR/asan" \
-        ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1}" \
+    run "${PATIENT[@]}" RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" \
+        CARGO_TARGET_DIR="$TARGET_DIR/asan" ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1}" \
         cargo test --target "$HOST" --lib --test it
 }
 
