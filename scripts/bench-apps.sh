@@ -8,10 +8,11 @@
 #
 #   static   static_files, nginx (sendfile, open_file_cache)     files of 1 KiB and 100 KiB
 #   proxy    proxy, nginx (stream), haproxy (tcp)                answers of 1 KiB and 100 KiB
+#   resp     resp, redis-server                                  GET and SET, one or 16 in flight
 #
-# It needs nginx with its stream module, haproxy and wrk, as Debian has them; what is not installed
-# is left out. Servers are pinned to CPU 0, wrk (64 connections) and the upstream of the proxies to
-# CPU 1. The figure is the time that the server's threads were on a CPU (/proc/PID/task/*/schedstat),
+# It needs nginx with its stream module, haproxy, wrk, redis-server and redis-benchmark, as Debian has
+# them; what is not installed is left out. Servers are pinned to CPU 0, clients (64 connections) and the
+# upstream of the proxies to CPU 1. With QUOIT_WAITING=balanced ours may wait for several answers. The figure is the time that the server's threads were on a CPU (/proc/PID/task/*/schedstat),
 # divided by wrk's count of requests; the ratio is that of one round, of which the median is given,
 # with the least and the largest. The table is followed by the same as TSV. What it starts, it ends.
 set -euo pipefail
@@ -21,16 +22,16 @@ TARGET_DIR="${CARGO_TARGET_DIR:-target}"
 ROUNDS=${ROUNDS:-5}
 SLICE_S=${SLICE_S:-1}
 CONNECTIONS=${CONNECTIONS:-64}
-CELLS=("${@:-static proxy}")
+CELLS=("${@:-static proxy resp}")
 read -r -a CELLS <<<"${CELLS[*]}"
 
 # Under a time limit the script is its own child; cargo is outside of it.
 if [[ -z "${BENCH_INSIDE:-}" ]]; then
     for cell in "${CELLS[@]}"; do
-        [[ "$cell" == static || "$cell" == proxy ]] || { echo "no cell is called $cell" >&2; exit 2; }
+        [[ "$cell" == static || "$cell" == proxy || "$cell" == resp ]] || { echo "no cell is called $cell" >&2; exit 2; }
     done
     command -v wrk >/dev/null || { echo "wrk is not installed" >&2; exit 1; }
-    cargo build --quiet --release --example static_files --example proxy
+    cargo build --quiet --release --example static_files --example proxy --example resp
     BENCH_INSIDE=1 exec timeout --kill-after=10 "${BENCH_LIMIT_S:-900}" "${BASH_SOURCE[0]}" "$@"
 fi
 
@@ -179,20 +180,52 @@ EOF
     await_port "${port_of[quoit]}"
 }
 
-# Loads server $1 with file $2 for some seconds: nanoseconds of its CPU for each request.
-load() {
-    local before after requests
-    before=$(cpu_ns "${pid_of[$1]}")
+start_stores() {
+    if command -v redis-server >/dev/null; then
+        port_of[redis]=$(free_port)
+        start 0 redis-server --bind 127.0.0.1 --port "${port_of[redis]}" --save '' --dir "$scratch"
+        pid_of[redis]=$PID
+        servers+=(redis)
+        await_port "${port_of[redis]}"
+    fi
+    port_of[quoit]=$(free_port)
+    start 0 "$TARGET_DIR/release/examples/resp" "127.0.0.1:${port_of[quoit]}"
+    pid_of[quoit]=$PID
+    servers+=(quoit)
+    await_port "${port_of[quoit]}"
+}
+
+# Has wrk ask $1 for file $2 for $3 seconds, and says how often it did.
+ask() {
     taskset -c 1 ${REALTIME:+chrt -f 40} wrk -t 1 -c "$CONNECTIONS" -d "$3" \
         "http://127.0.0.1:${port_of[$1]}/$2" >"$scratch/wrk"
-    # What is still under way belongs to it.
-    sleep 0.1
-    after=$(cpu_ns "${pid_of[$1]}")
     if grep -q 'Non-2xx' "$scratch/wrk"; then
         cat "$scratch/wrk" >&2
         exit 1
     fi
-    requests=$(sed -n 's/^ *\([0-9]*\) requests in.*/\1/p' "$scratch/wrk")
+    sed -n 's/^ *\([0-9]*\) requests in.*/\1/p' "$scratch/wrk"
+}
+
+# Has redis-benchmark ask $1 with $2 in flight for about $3 seconds, of a hundred thousand keys.
+ask_store() {
+    local depth=${2#depth} count
+    count=$((40000 * $3 * (depth > 1 ? 8 : 1)))
+    taskset -c 1 ${REALTIME:+chrt -f 40} redis-benchmark -p "${port_of[$1]}" -c "$CONNECTIONS" \
+        -n "$count" -P "$depth" -r 100000 -t set,get -q >"$scratch/redis-benchmark" 2>&1 || {
+        cat "$scratch/redis-benchmark" >&2
+        exit 1
+    }
+    echo $((2 * count))
+}
+
+# Loads server $1 with $2 for some seconds: nanoseconds of its CPU for each request.
+load() {
+    local before after requests
+    before=$(cpu_ns "${pid_of[$1]}")
+    requests=$("$ask" "$@")
+    # What is still under way belongs to it.
+    sleep 0.1
+    after=$(cpu_ns "${pid_of[$1]}")
     echo $(((after - before) / requests))
 }
 
@@ -203,17 +236,17 @@ spread() {
 
 : >"$scratch/tsv"
 measure() {
-    local file round server ns base
-    for file in 1k 100k; do
+    local what round server ns base
+    for what in "${@:2}"; do
         for server in "${servers[@]}"; do
             : >"$scratch/$server.ns"
             : >"$scratch/$server.ratio"
-            load "$server" "$file" 1 >/dev/null
+            load "$server" "$what" 1 >/dev/null
         done
         for ((round = 0; round < ROUNDS; round++)); do
             base=""
             for server in "${servers[@]}"; do
-                ns=$(load "$server" "$file" "$SLICE_S")
+                ns=$(load "$server" "$what" "$SLICE_S")
                 base=${base:-$ns}
                 echo "$ns" >>"$scratch/$server.ns"
                 awk "BEGIN { printf \"%.3f\\n\", $ns / $base }" >>"$scratch/$server.ratio"
@@ -222,21 +255,26 @@ measure() {
         for server in "${servers[@]}"; do
             read -r -a ns < <(spread <"$scratch/$server.ns"; echo)
             read -r -a ratio < <(spread <"$scratch/$server.ratio"; echo)
-            printf '%-8s %-6s %-14s %9s ns   %s x %s  (%s to %s)\n' "$1" "$file" "$server" "${ns[0]}" \
+            printf '%-8s %-8s %-14s %9s ns   %s x %s  (%s to %s)\n' "$1" "$what" "$server" "${ns[0]}" \
                 "${ratio[0]}" "${servers[0]}" "${ratio[1]}" "${ratio[2]}"
-            printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$file" "$server" "${ns[0]}" "${ratio[@]}" \
+            printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$1" "$what" "$server" "${ns[0]}" "${ratio[@]}" \
                 >>"$scratch/tsv"
         done
     done
 }
 
 for cell in "${CELLS[@]}"; do
-    servers=()
+    servers=() ask=ask
     case $cell in
         static) start_static ;;
         proxy) start_proxies ;;
+        resp) ask=ask_store; start_stores ;;
     esac
-    measure "$cell"
+    if [[ $cell == resp ]]; then
+        measure "$cell" depth1 depth16
+    else
+        measure "$cell" 1k 100k
+    fi
 done
-printf '\ncell\tfile\tserver\tns\tratio\tleast\tlargest\n'
+printf '\ncell\tof\tserver\tns\tratio\tleast\tlargest\n'
 cat "$scratch/tsv"
