@@ -21,7 +21,7 @@ use std::io;
 use std::time::Duration;
 
 use quoit::net::{TcpListener, TcpStream};
-use quoit::runtime::{self, Core, Gone, PerCore};
+use quoit::runtime::{self, Core, Gone, Handle, PerCore};
 use quoit::task::JoinSet;
 use quoit::time::interval;
 
@@ -61,7 +61,7 @@ async fn serve(core: &Core, address: &str) -> io::Result<()> {
 
 /// Serves one client, until it leaves or says what no client says.
 async fn converse(stream: &TcpStream) -> io::Result<()> {
-    let mut parser = Parser::default();
+    let (mut parser, cores) = (Parser::default(), runtime::cores());
     let mut out = Vec::new();
     while let Some(bytes) = stream.recv().await? {
         parser.feed(&bytes);
@@ -70,7 +70,7 @@ async fn converse(stream: &TcpStream) -> io::Result<()> {
             let mut batch = Batch::default();
             let ended = batch.fill(&mut parser);
             let count = batch.answers.len();
-            batch.perform(&mut out).await;
+            batch.perform(&mut out, &cores).await;
             let over = match ended {
                 Ok(quits) => quits,
                 Err(Malformed(why)) => {
@@ -136,33 +136,37 @@ impl Batch {
     }
 
     fn take_apart(&mut self, mut strings: Vec<Vec<u8>>) -> Result<Answer, String> {
-        let name = String::from_utf8_lossy(&strings[0]).to_ascii_uppercase();
-        let args = strings.split_off(1);
-        let few = || format!("wrong number of arguments for '{}' command", name.to_lowercase());
+        let mut name = strings.remove(0);
+        let args = strings;
+        name.make_ascii_uppercase();
+        let few = || {
+            let name = String::from_utf8_lossy(&name).to_lowercase();
+            format!("wrong number of arguments for '{name}' command")
+        };
         let mut one = |key: Vec<u8>, action| {
             self.actions.push((key, action));
             Answer::One
         };
-        Ok(match (name.as_str(), args.len()) {
-            ("PING", 0) => Answer::Ready(Reply::Simple("PONG")),
-            ("PING" | "ECHO", 1) => Answer::Ready(Reply::Bulk(args.into_iter().next())),
-            ("QUIT", 0) => Answer::Ready(Reply::Simple("OK")),
-            ("INFO", _) => Answer::Info,
-            ("GET", 1) => one(only(args), Action::Get),
-            ("TTL", 1) => one(only(args), Action::TimeLeft),
-            ("INCR", 1) => one(only(args), Action::Add(1)),
-            ("INCRBY", 2) => {
+        Ok(match (name.as_slice(), args.len()) {
+            (b"PING", 0) => Answer::Ready(Reply::Simple("PONG")),
+            (b"PING" | b"ECHO", 1) => Answer::Ready(Reply::Bulk(args.into_iter().next())),
+            (b"QUIT", 0) => Answer::Ready(Reply::Simple("OK")),
+            (b"INFO", _) => Answer::Info,
+            (b"GET", 1) => one(only(args), Action::Get),
+            (b"TTL", 1) => one(only(args), Action::TimeLeft),
+            (b"INCR", 1) => one(only(args), Action::Add(1)),
+            (b"INCRBY", 2) => {
                 let [key, number] = pair(args);
                 one(key, Action::Add(number_of(&number)?))
             }
-            ("EXPIRE", 2) => {
+            (b"EXPIRE", 2) => {
                 let [key, seconds] = pair(args);
                 let seconds = number_of(&seconds)?;
                 // One in the past removes the key at once.
                 let lives = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
                 one(key, Action::Expire(lives))
             }
-            ("SET", 2 | 4) => {
+            (b"SET", 2 | 4) => {
                 let lives = match args.get(2..) {
                     Some([unit, count]) => Some(time_of(unit, count)?),
                     _ => None,
@@ -170,17 +174,17 @@ impl Batch {
                 let [key, value] = pair(args);
                 one(key, Action::Set(value, lives))
             }
-            ("DEL", 1..) => {
+            (b"DEL", 1..) => {
                 let count = args.len();
                 self.actions.extend(args.into_iter().map(|key| (key, Action::Delete)));
                 Answer::Sum(count)
             }
-            ("MGET", 1..) => {
+            (b"MGET", 1..) => {
                 let count = args.len();
                 self.actions.extend(args.into_iter().map(|key| (key, Action::Get)));
                 Answer::Each(count)
             }
-            ("MSET", 2..) if args.len().is_multiple_of(2) => {
+            (b"MSET", 2..) if args.len().is_multiple_of(2) => {
                 let count = args.len() / 2;
                 let mut args = args.into_iter();
                 while let (Some(key), Some(value)) = (args.next(), args.next()) {
@@ -189,17 +193,16 @@ impl Batch {
                 Answer::Ok(count)
             }
             (
-                "PING" | "ECHO" | "QUIT" | "GET" | "TTL" | "INCR" | "INCRBY" | "EXPIRE" | "SET"
-                | "DEL" | "MGET" | "MSET",
+                b"PING" | b"ECHO" | b"QUIT" | b"GET" | b"TTL" | b"INCR" | b"INCRBY" | b"EXPIRE"
+                | b"SET" | b"DEL" | b"MGET" | b"MSET",
                 _,
             ) => return Err(few()),
-            _ => return Err(format!("unknown command '{}'", name.escape_default())),
+            _ => return Err(format!("unknown command '{}'", name.escape_ascii())),
         })
     }
 
     /// Has every action done where its key lives, and writes the answers.
-    async fn perform(self, out: &mut Vec<u8>) {
-        let cores = runtime::cores();
+    async fn perform(self, out: &mut Vec<u8>, cores: &[Handle]) {
         let mut shares: Vec<Vec<_>> = cores.iter().map(|_| Vec::new()).collect();
         let mut replies: Vec<Option<Reply>> = Vec::new();
         for (key, action) in self.actions {

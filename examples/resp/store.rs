@@ -42,13 +42,21 @@ impl Store {
             Action::Get => Reply::Bulk(self.keys.get(&key).map(|value| value.bytes.clone())),
             Action::Set(bytes, lives) => {
                 let expires = lives.map(|lives| Instant::now() + lives);
-                if let Some(at) = expires {
-                    self.deadlines.insert((at, key.clone()));
+                let old = match self.keys.get_mut(&key) {
+                    Some(value) => {
+                        value.bytes = bytes;
+                        std::mem::replace(&mut value.expires, expires)
+                    }
+                    None => {
+                        self.keys.insert(key.clone(), Value { bytes, expires });
+                        None
+                    }
+                };
+                if let Some(at) = old {
+                    self.deadlines.remove(&(at, key.clone()));
                 }
-                let old = self.keys.insert(key.clone(), Value { bytes, expires });
-                if let Some(at) = old.and_then(|old| old.expires).filter(|at| Some(*at) != expires)
-                {
-                    self.deadlines.remove(&(at, key));
+                if let Some(at) = expires {
+                    self.deadlines.insert((at, key));
                 }
                 Reply::Simple("OK")
             }

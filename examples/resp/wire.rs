@@ -1,5 +1,6 @@
 //! The protocol: requests out of bytes, however they are cut, and replies into bytes.
 
+use std::io::Write;
 use std::ops::Range;
 
 /// The longest string of a request.
@@ -128,10 +129,11 @@ impl Parser {
     }
 
     fn number(&self, digits: Range<usize>, most: usize) -> Option<usize> {
-        let digits = self.bytes.get(digits)?;
-        let text = std::str::from_utf8(digits).ok()?;
-        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse().ok().filter(|number| is_number && *number <= most)
+        let digits = self.bytes.get(digits).filter(|digits| !digits.is_empty())?;
+        digits.iter().try_fold(0_usize, |number, digit| {
+            let digit = usize::from(digit.checked_sub(b'0').filter(|digit| *digit <= 9)?);
+            Some(number * 10 + digit).filter(|number| *number <= most)
+        })
     }
 
     /// The request has been read.
@@ -154,20 +156,18 @@ pub(crate) enum Reply {
 
 impl Reply {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        match self {
-            Reply::Simple(text) => out.extend_from_slice(format!("+{text}\r\n").as_bytes()),
-            Reply::Error(text) => out.extend_from_slice(format!("-{text}\r\n").as_bytes()),
-            Reply::Integer(number) => out.extend_from_slice(format!(":{number}\r\n").as_bytes()),
-            Reply::Bulk(None) => out.extend_from_slice(b"$-1\r\n"),
-            Reply::Bulk(Some(bytes)) => {
-                out.extend_from_slice(format!("${}\r\n", bytes.len()).as_bytes());
+        let written = match self {
+            Reply::Simple(text) => write!(out, "+{text}\r\n"),
+            Reply::Error(text) => write!(out, "-{text}\r\n"),
+            Reply::Integer(number) => write!(out, ":{number}\r\n"),
+            Reply::Bulk(None) => out.write_all(b"$-1\r\n"),
+            Reply::Bulk(Some(bytes)) => write!(out, "${}\r\n", bytes.len()).map(|()| {
                 out.extend_from_slice(bytes);
                 out.extend_from_slice(b"\r\n");
-            }
-            Reply::Array(replies) => {
-                out.extend_from_slice(format!("*{}\r\n", replies.len()).as_bytes());
-                replies.iter().for_each(|reply| reply.write(out));
-            }
-        }
+            }),
+            Reply::Array(replies) => write!(out, "*{}\r\n", replies.len())
+                .map(|()| replies.iter().for_each(|reply| reply.write(out))),
+        };
+        written.expect("a Vec takes everything");
     }
 }
