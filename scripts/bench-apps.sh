@@ -12,9 +12,10 @@
 #
 # It needs nginx with its stream module, haproxy, wrk, redis-server and redis-benchmark, as Debian has
 # them; what is not installed is left out. Servers are pinned to CPU 0, clients (64 connections) and the
-# upstream of the proxies to CPU 1. With QUOIT_WAITING=balanced ours may wait for several answers. The figure is the time that the server's threads were on a CPU (/proc/PID/task/*/schedstat),
-# divided by wrk's count of requests; the ratio is that of one round, of which the median is given,
-# with the least and the largest. The table is followed by the same as TSV. What it starts, it ends.
+# upstream of the proxies to CPU 1. With QUOIT_WAITING=balanced ours may wait for several answers. The
+# figure is the time that the server's threads were on a CPU (/proc/PID/task/*/schedstat), divided by the
+# count of requests; the ratio is that of one round, of which the median is given, with the least and the
+# largest. The table is followed by the same as TSV. What it starts, it ends.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -28,7 +29,7 @@ read -r -a CELLS <<<"${CELLS[*]}"
 # Under a time limit the script is its own child; cargo is outside of it.
 if [[ -z "${BENCH_INSIDE:-}" ]]; then
     for cell in "${CELLS[@]}"; do
-        [[ "$cell" == static || "$cell" == proxy || "$cell" == resp ]] || { echo "no cell is called $cell" >&2; exit 2; }
+        [[ "$cell" =~ ^(static|proxy|resp)$ ]] || { echo "no cell is called $cell" >&2; exit 2; }
     done
     command -v wrk >/dev/null || { echo "wrk is not installed" >&2; exit 1; }
     cargo build --quiet --release --example static_files --example proxy --example resp
