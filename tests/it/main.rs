@@ -20,6 +20,7 @@ mod fs;
 mod fuzz_cqe;
 mod gather;
 mod hand_off;
+mod http;
 mod inherited;
 mod io_copy;
 mod io_framed;
