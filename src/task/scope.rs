@@ -229,8 +229,11 @@ impl<E> State<E> {
             let task = self.tasks.borrow().iter().next().map(|(key, name)| (key, *name));
             let Some((key, (core, id))) = task else { break };
             registry::on_core(core, move |scheduler| scheduler.end_now(id));
-            // One that could not end here ends at its next turn.
-            self.tasks.borrow_mut().try_remove(key);
+            // One that could not end here ends at its next turn. The place may be another's by now.
+            let mut tasks = self.tasks.borrow_mut();
+            if tasks.get(key).is_some_and(|left| left.1 == id) {
+                tasks.remove(key);
+            }
         }
         self.ended.set(true);
     }
