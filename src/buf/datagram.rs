@@ -20,6 +20,7 @@ use std::rc::Rc;
 
 use super::IoBuf;
 use super::buffers::Buffers;
+use super::place::{self, Home, Place};
 use crate::driver::Register;
 use crate::sys::addr::Address;
 use crate::sys::control;
@@ -118,7 +119,7 @@ impl Datagrams {
         assert!(len <= SIZE - FRONT, "the kernel filled {filled} bytes of {SIZE}");
         let share = Rc::into_raw(Rc::clone(self)).cast_mut();
         let owner = NonNull::new(share.cast()).expect("an Rc is somewhere");
-        Some(Datagram { owner, start: FRONT as u32, len: len as u32, bid, home: Home::Pool })
+        Some(Datagram { owner, place: Place::new(FRONT, len, bid, Home::Pool) })
     }
 }
 
@@ -139,25 +140,14 @@ impl Datagrams {
 /// # std::io::Result::Ok(()) }).unwrap().unwrap();
 /// ```
 pub struct Datagram {
-    /// The buffers, as `Rc::into_raw` gives them, or the memory itself: `home` says which.
+    /// The buffers, as `Rc::into_raw` gives them, or the memory itself, a box that ends where the payload
+    /// does: `place`, of the payload, says which.
     owner: NonNull<()>,
-    /// Where the payload begins in the buffer.
-    start: u32,
-    len: u32,
-    bid: u16,
-    home: Home,
+    place: Place,
 }
 
-/// Where it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Home {
-    /// In a buffer of the core, of which this holds a share.
-    Pool,
-    /// In a box of its own, which ends where the payload does.
-    Heap,
-}
-
-const _: () = assert!(size_of::<Option<Datagram>>() == 24);
+const _: () = assert!(size_of::<Option<Datagram>>() == 16 && FRONT + LARGEST <= place::MOST);
+const _: () = assert!(SIZE <= place::MOST);
 
 /// Explicit congestion notification: the two bits that a router sets instead of dropping a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -184,11 +174,11 @@ impl Datagram {
     /// The first byte of the buffer.
     #[inline]
     fn buffer(&self) -> NonNull<u8> {
-        match self.home {
+        match self.place.home() {
             Home::Pool => {
                 // SAFETY: the owner is the core's buffers, and this holds a share of them.
                 let datagrams = unsafe { self.owner.cast::<Datagrams>().as_ref() };
-                datagrams.buffers.buffer(self.bid)
+                datagrams.buffers.buffer(self.place.bid())
             }
             Home::Heap => self.owner.cast(),
         }
@@ -197,7 +187,7 @@ impl Datagram {
     #[inline]
     fn payload(&self) -> NonNull<u8> {
         // SAFETY: the start is within the buffer, or one past its end.
-        unsafe { self.buffer().add(self.start as usize) }
+        unsafe { self.buffer().add(self.place.start()) }
     }
 
     /// What is in front of the payload.
@@ -310,15 +300,13 @@ impl Datagram {
     /// # Panics
     /// If there are fewer.
     pub fn advance(&mut self, count: usize) {
-        assert!(count <= self.len(), "{count} bytes were consumed of {}", self.len());
-        self.start += count as u32;
-        self.len -= count as u32;
+        self.place.advance(count);
     }
 
     /// Whether it is in one of the core's buffers, not on the heap.
     #[must_use]
     pub fn is_lease(&self) -> bool {
-        self.home == Home::Pool
+        self.place.home() == Home::Pool
     }
 }
 
@@ -328,7 +316,7 @@ impl Deref for Datagram {
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: the kernel filled these bytes, and only this lease refers to them.
-        unsafe { std::slice::from_raw_parts(self.payload().as_ptr(), self.len as usize) }
+        unsafe { std::slice::from_raw_parts(self.payload().as_ptr(), self.place.len()) }
     }
 }
 
@@ -336,7 +324,7 @@ impl DerefMut for Datagram {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`.
-        unsafe { std::slice::from_raw_parts_mut(self.payload().as_ptr(), self.len as usize) }
+        unsafe { std::slice::from_raw_parts_mut(self.payload().as_ptr(), self.place.len()) }
     }
 }
 
@@ -349,7 +337,7 @@ impl AsRef<[u8]> for Datagram {
 impl std::fmt::Debug for Datagram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Datagram")
-            .field("len", &self.len)
+            .field("len", &self.len())
             .field("from", &self.from())
             .field("lease", &self.is_lease())
             .finish_non_exhaustive()
@@ -365,21 +353,21 @@ unsafe impl IoBuf for Datagram {
 
     #[inline]
     fn buf_len(&self) -> usize {
-        self.len as usize
+        self.place.len()
     }
 }
 
 impl Drop for Datagram {
     #[inline]
     fn drop(&mut self) {
-        match self.home {
+        match self.place.home() {
             Home::Pool => {
                 // SAFETY: `lease` made the pointer of a share of the buffers, which ends here.
                 let datagrams = unsafe { Rc::from_raw(self.owner.cast::<Datagrams>().as_ptr()) };
-                datagrams.buffers.give_back(self.bid);
+                datagrams.buffers.give_back(self.place.bid());
             }
             Home::Heap => {
-                let len = (self.start + self.len) as usize;
+                let len = self.place.start() + self.place.len();
                 let memory = ptr::slice_from_raw_parts_mut(self.owner.cast().as_ptr(), len);
                 // SAFETY: `fill` leaked a box that ends with the payload.
                 drop(unsafe { Box::<[u8]>::from_raw(memory) });
@@ -446,7 +434,6 @@ impl Blank {
             place.copy_from_slice(&number.to_ne_bytes());
         }
         let owner = NonNull::from(Box::leak(self.memory.into_boxed_slice())).cast();
-        let (start, len) = (FRONT as u32, received as u32);
-        Datagram { owner, start, len, bid: 0, home: Home::Heap }
+        Datagram { owner, place: Place::new(FRONT, received, 0, Home::Heap) }
     }
 }

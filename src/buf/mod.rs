@@ -47,6 +47,7 @@ pub(crate) mod datagram;
 mod error;
 mod filling;
 mod io_buf;
+mod place;
 pub(crate) mod pool;
 mod slice;
 mod vectored;

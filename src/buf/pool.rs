@@ -17,6 +17,7 @@ use super::IoBuf;
 use super::buffers::Buffers;
 pub(crate) use super::buffers::LARGEST;
 use super::datagram::Datagrams;
+use super::place::{self, Home, Place};
 use crate::driver::Register;
 use crate::sys::current::Floor;
 
@@ -128,7 +129,7 @@ impl Pool {
         self.buffers.take(bid);
         let share = Rc::into_raw(Rc::clone(self)).cast_mut();
         let owner = NonNull::new(share.cast()).expect("an Rc is somewhere");
-        PooledBuf { owner, place: Place::new(len as u16, bid, Home::Pool) }
+        PooledBuf { owner, place: Place::new(0, len, bid, Home::Pool) }
     }
 
     /// As [`lease`](Self::lease); the bytes are copied if too few buffers would be left.
@@ -150,62 +151,13 @@ impl Pool {
 /// [`advance`](PooledBuf::advance), and read as a slice. Dropping it gives the buffer back; while
 /// most of the core's buffers are kept, what arrives is copied to the heap.
 pub struct PooledBuf {
-    /// The pool, as `Rc::into_raw` gives it, or the memory itself: `place` says which.
+    /// The pool, as `Rc::into_raw` gives it, or the memory itself, a box of `SIZE` bytes: `place` says which.
     owner: NonNull<()>,
     place: Place,
 }
 
-/// Where the bytes are: one word of four numbers of 16 bits, because a lease is moved several times
-/// on its way to its reader. Of two whole words each move is two loads; of smaller fields, with the
-/// spare values of the smallest as the tags of what is around them, each load covered several stores
-/// and waited for them: 1 % of an echoed message.
-#[derive(Clone, Copy)]
-struct Place(u64);
-
-/// What memory it is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Home {
-    /// A buffer of the pool, of which the lease holds a share.
-    Pool,
-    /// A box of its own, of `SIZE` bytes.
-    Heap,
-}
-
-impl Place {
-    #[inline]
-    fn new(len: u16, bid: u16, home: Home) -> Self {
-        Place(u64::from(len) << 16 | u64::from(bid) << 32 | u64::from(home == Home::Heap) << 48)
-    }
-
-    /// Where the bytes begin in the buffer.
-    #[inline]
-    fn start(self) -> u16 {
-        self.0 as u16
-    }
-
-    #[inline]
-    fn len(self) -> u16 {
-        (self.0 >> 16) as u16
-    }
-
-    #[inline]
-    fn bid(self) -> u16 {
-        (self.0 >> 32) as u16
-    }
-
-    #[inline]
-    fn home(self) -> Home {
-        if self.0 >> 48 == 0 { Home::Pool } else { Home::Heap }
-    }
-
-    /// Leaves out the first `count` bytes, of which there are at least so many.
-    fn advance(&mut self, count: u16) {
-        self.0 = self.0 + u64::from(count) - (u64::from(count) << 16);
-    }
-}
-
 // A server's tasks have room for some of them each.
-const _: () = assert!(size_of::<Option<PooledBuf>>() == 16 && SIZE <= u16::MAX as usize);
+const _: () = assert!(size_of::<Option<PooledBuf>>() == 16 && SIZE <= place::MOST);
 
 impl PooledBuf {
     /// The most bytes that one holds.
@@ -234,7 +186,7 @@ impl PooledBuf {
         assert!(len <= SIZE, "a buffer holds {SIZE} bytes, not {len}");
         memory.resize(SIZE, 0);
         let owner = NonNull::from(Box::leak(memory.into_boxed_slice())).cast();
-        PooledBuf { owner, place: Place::new(len as u16, 0, Home::Heap) }
+        PooledBuf { owner, place: Place::new(0, len, 0, Home::Heap) }
     }
 
     /// The first of the bytes.
@@ -249,7 +201,7 @@ impl PooledBuf {
             Home::Heap => self.owner.cast(),
         };
         // SAFETY: `start` is within the buffer, or one past its end.
-        unsafe { buffer.add(usize::from(self.place.start())) }
+        unsafe { buffer.add(self.place.start()) }
     }
 
     /// Consumes `count` bytes from the front.
@@ -257,8 +209,7 @@ impl PooledBuf {
     /// # Panics
     /// If there are fewer.
     pub fn advance(&mut self, count: usize) {
-        assert!(count <= self.len(), "{count} bytes were consumed of {}", self.len());
-        self.place.advance(count as u16);
+        self.place.advance(count);
     }
 
     /// Whether the bytes are in one of the core's buffers, not on the heap.
@@ -274,16 +225,14 @@ impl Deref for PooledBuf {
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: the kernel filled these bytes, and only this lease refers to them.
-        unsafe { std::slice::from_raw_parts(self.first().as_ptr(), usize::from(self.place.len())) }
+        unsafe { std::slice::from_raw_parts(self.first().as_ptr(), self.place.len()) }
     }
 }
 
 impl DerefMut for PooledBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.first().as_ptr(), usize::from(self.place.len()))
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.first().as_ptr(), self.place.len()) }
     }
 }
 
@@ -311,7 +260,7 @@ unsafe impl IoBuf for PooledBuf {
 
     #[inline]
     fn buf_len(&self) -> usize {
-        usize::from(self.place.len())
+        self.place.len()
     }
 }
 
