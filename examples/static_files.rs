@@ -16,7 +16,10 @@
 //! `sendfile` (measured up to 100 KiB), large ones open. In another second a file is looked up anew.
 //! Large ones are sent in pieces, of which the next is read while one is sent.
 
-use std::cell::{Cell, Ref, RefCell};
+#[path = "http/date.rs"]
+mod date;
+
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
@@ -27,13 +30,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use quoit::buf::IoBuf;
 use quoit::fs::File;
 use quoit::io::{BufReader, TooLong};
 use quoit::net::{TcpListener, TcpStream};
 use quoit::{runtime, time};
+
+use date::{Date, format_date, second};
 
 /// The most bytes of a line of a request's head, and how many lines there may be.
 const LINE_AT_MOST: usize = 8 * 1024;
@@ -89,7 +94,7 @@ async fn connection(stream: TcpStream, files: &Files) -> io::Result<()> {
             }
         };
         head.clear();
-        answer.write_head(&request, &files.date(), &mut head);
+        answer.write_head(&request, &files.date.text(), &mut head);
         head = answer.send(&stream, &request, head).await?;
         if !request.keep_alive {
             // Closing with bytes unread would reset the connection before the answer is read.
@@ -326,8 +331,7 @@ struct Files {
     root: PathBuf,
     /// By what clients call them.
     known: RefCell<HashMap<String, Rc<Known>>>,
-    /// The second since 1970 that it is, and the same as text.
-    now: RefCell<(u64, String)>,
+    date: Date,
 }
 
 /// A file as it was when it was looked up.
@@ -351,16 +355,7 @@ enum Body {
 
 impl Files {
     fn below(root: &Path) -> Files {
-        Files { root: root.to_owned(), known: RefCell::default(), now: RefCell::default() }
-    }
-
-    /// The `Date` header, written once a second.
-    fn date(&self) -> Ref<'_, str> {
-        let second = second();
-        if self.now.borrow().0 != second {
-            self.now.replace((second, format_date(second)));
-        }
-        Ref::map(self.now.borrow(), |(_, text)| text.as_str())
+        Files { root: root.to_owned(), known: RefCell::default(), date: Date::default() }
     }
 
     async fn answer(&self, request: &Request) -> Result<Answer, &'static str> {
@@ -483,28 +478,4 @@ fn kind_of(path: &Path) -> &'static str {
         Some("svg") => "image/svg+xml",
         _ => "application/octet-stream",
     }
-}
-
-fn second() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT`, of seconds since 1970.
-fn format_date(second: u64) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
-    let (days, time) = (second / 86_400, second % 86_400);
-    // Years that begin with March end with the leap day; eras of 400 of them are all alike.
-    let since = days + 719_468;
-    let (era, day_of_era) = (since / 146_097, since % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let year = era * 400 + year_of_era + u64::from(month >= 10);
-    let (weekday, month) = (DAYS[(days % 7) as usize], MONTHS[month as usize]);
-    let (hour, minute, second) = (time / 3_600, time / 60 % 60, time % 60);
-    format!("{weekday}, {day:02} {month} {year} {hour:02}:{minute:02}:{second:02} GMT")
 }
