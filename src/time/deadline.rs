@@ -96,7 +96,11 @@ pub trait TimeoutExt<T, B>: Future<Output = Result<T, BufError<B>>> + Sized {
     /// # std::io::Result::Ok(()) }).unwrap().unwrap();
     /// ```
     fn timeout(self, limit: Duration) -> impl Future<Output = Result<T, BufError<B>>> {
-        async move { within(Instant::now() + limit, self).await }
+        async move {
+            // The clock that a deadline is held against may be behind, and no time is over already.
+            let now = if limit.is_zero() { Instant::from_ns(0) } else { Instant::now() };
+            within(now + limit, self).await
+        }
     }
 
     /// As [`timeout`](TimeoutExt::timeout), until a point in time.

@@ -45,26 +45,30 @@ async fn null() -> File {
 
 #[test]
 fn a_port_that_this_core_has_is_in_use() {
-    on_every_driver(async || {
-        let (listener, address) = listen().await;
-        let error = TcpListener::bind(address).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AddrInUse);
-        listener.close().await.unwrap();
-        TcpListener::bind(address).await.unwrap();
+    isolated(|| {
+        on_every_driver(async || {
+            let (listener, address) = listen().await;
+            let error = TcpListener::bind(address).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddrInUse);
+            listener.close().await.unwrap();
+            TcpListener::bind(address).await.unwrap();
+        });
     });
 }
 
 #[test]
 fn a_port_that_the_standard_library_has_is_in_use() {
-    on_every_driver(async || {
-        let other = std::net::TcpListener::bind((own_address(), 0)).unwrap();
-        let address = other.local_addr().unwrap();
-        let error = TcpListener::bind(address).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AddrInUse);
-        drop(other);
-        let listener = TcpListener::bind(address).await.unwrap();
-        let error = std::net::TcpListener::bind(listener.local_addr().unwrap()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    isolated(|| {
+        on_every_driver(async || {
+            let other = std::net::TcpListener::bind((own_address(), 0)).unwrap();
+            let address = other.local_addr().unwrap();
+            let error = TcpListener::bind(address).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddrInUse);
+            drop(other);
+            let listener = TcpListener::bind(address).await.unwrap();
+            let error = std::net::TcpListener::bind(listener.local_addr().unwrap()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        });
     });
 }
 

@@ -259,14 +259,16 @@ fn a_detached_connection_counts_no_more_for_its_listener() {
 
 #[test]
 fn attaching_outside_of_a_runtime_is_refused_in_words_and_closes() {
-    let (mut peer, detached) = run(async {
-        let (stream, peer) = pair().await;
-        (peer, stream.detach().await.unwrap())
+    isolated(|| {
+        let (mut peer, detached) = run(async {
+            let (stream, peer) = pair().await;
+            (peer, stream.detach().await.unwrap())
+        });
+        let panic = thread::spawn(move || drop(TcpStream::attach(detached))).join().unwrap_err();
+        let text = panic.downcast_ref::<String>().unwrap();
+        assert!(text.starts_with("TcpStream::attach was used outside of a runtime"), "{text}");
+        assert!(ends(&mut peer));
     });
-    let panic = thread::spawn(move || drop(TcpStream::attach(detached))).join().unwrap_err();
-    let text = panic.downcast_ref::<String>().unwrap();
-    assert!(text.starts_with("TcpStream::attach was used outside of a runtime"), "{text}");
-    assert!(ends(&mut peer));
 }
 
 #[test]

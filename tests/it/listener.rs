@@ -91,15 +91,17 @@ fn a_second_copy_of_the_server_is_refused() {
 
 #[test]
 fn one_core_listens_on_an_address_once() {
-    run(async {
-        let (first, address) = listen().await;
-        let error = TcpListener::bind(address).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AddrInUse);
-        first.close().await.unwrap();
-        let again = TcpListener::bind(address).await.unwrap();
-        let error = TcpListener::bind(address).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AddrInUse);
-        drop(again);
+    isolated(|| {
+        run(async {
+            let (first, address) = listen().await;
+            let error = TcpListener::bind(address).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddrInUse);
+            first.close().await.unwrap();
+            let again = TcpListener::bind(address).await.unwrap();
+            let error = TcpListener::bind(address).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddrInUse);
+            drop(again);
+        });
     });
 }
 
@@ -114,18 +116,20 @@ fn two_runtimes_of_a_process_do_not_share_an_address_in_silence() {
 
 #[test]
 fn an_address_can_be_bound_again_right_after_the_listener_was_dropped() {
-    run(async {
-        for armed in [false, true] {
-            let (listener, address) = listen().await;
-            if armed {
-                arm(&listener).await;
+    isolated(|| {
+        run(async {
+            for armed in [false, true] {
+                let (listener, address) = listen().await;
+                if armed {
+                    arm(&listener).await;
+                }
+                drop(listener);
+                for _ in 0..10 {
+                    let listener = TcpListener::bind(address).await.unwrap();
+                    drop(listener_serves(listener, address).await);
+                }
             }
-            drop(listener);
-            for _ in 0..10 {
-                let listener = TcpListener::bind(address).await.unwrap();
-                drop(listener_serves(listener, address).await);
-            }
-        }
+        });
     });
 }
 
@@ -142,33 +146,37 @@ async fn listener_serves(listener: TcpListener, address: SocketAddr) -> TcpListe
 
 #[test]
 fn no_connection_goes_to_a_listener_that_was_dropped_before() {
-    run(async {
-        for _ in 0..30 {
-            let (listener, address) = listen().await;
-            arm(&listener).await;
-            drop(listener);
-            // Not one lap later: the kernel would spread connections over both sockets.
-            let listener = TcpListener::bind(address).await.unwrap();
-            let peers: Vec<_> =
-                (0..4).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
-            for _ in &peers {
-                within(Duration::from_secs(2), listener.accept()).await.unwrap();
+    isolated(|| {
+        run(async {
+            for _ in 0..30 {
+                let (listener, address) = listen().await;
+                arm(&listener).await;
+                drop(listener);
+                // Not one lap later: the kernel would spread connections over both sockets.
+                let listener = TcpListener::bind(address).await.unwrap();
+                let peers: Vec<_> =
+                    (0..4).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+                for _ in &peers {
+                    within(Duration::from_secs(2), listener.accept()).await.unwrap();
+                }
             }
-        }
+        });
     });
 }
 
 #[test]
 fn after_close_everybody_may_bind_the_address() {
-    run(async {
-        for _ in 0..20 {
-            let (listener, address) = listen().await;
-            arm(&listener).await;
-            listener.close().await.unwrap();
-            drop(std::net::TcpListener::bind(address).unwrap());
-            let again = TcpListener::bind(address).await.unwrap();
-            drop(listener_serves(again, address).await);
-        }
+    isolated(|| {
+        run(async {
+            for _ in 0..20 {
+                let (listener, address) = listen().await;
+                arm(&listener).await;
+                listener.close().await.unwrap();
+                drop(std::net::TcpListener::bind(address).unwrap());
+                let again = TcpListener::bind(address).await.unwrap();
+                drop(listener_serves(again, address).await);
+            }
+        });
     });
 }
 

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
-use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -17,17 +15,12 @@ use quoit::time::sleep;
 
 pub(crate) use crate::numbers::{Oracle, Random, pattern};
 use crate::quarantine;
-use crate::support::patient;
-
-/// How long anything here may take before it counts as hung.
-fn patience() -> Duration {
-    let full = std::env::var_os("QUOIT_SCALE").is_some();
-    Duration::from_secs(if full { 600 } else { 60 })
-}
+pub(crate) use crate::support::isolated;
+use crate::support::{limit, patient};
 
 /// Runs `main` on a core of its own, and fails when it hangs.
 pub(crate) fn run<T>(main: impl Future<Output = T>) -> T {
-    quoit::runtime::run(within(patience(), main)).expect("a runtime starts")
+    quoit::runtime::run(within(limit(), main)).expect("a runtime starts")
 }
 
 /// Awaits `future`, and panics when it takes longer than `patience`, as [`patient`] stretches it.
@@ -53,40 +46,6 @@ pub(crate) fn scaled(full: usize, slice: usize) -> usize {
         }
         Err(_) => slice,
     }
-}
-
-/// Runs `test` alone in a process: for what counts descriptors, or changes the process.
-///
-/// The test binary is started again for the one test that calls this, found by the closure's name.
-pub(crate) fn isolated<F: FnOnce()>(test: F) {
-    const CHILD: &str = "QUOIT_ISOLATED_TEST";
-    let path = std::any::type_name::<F>();
-    let path = path.split_once("::").expect("a path begins with the crate").1;
-    let name = path.split_once("::{{").map_or(path, |(name, _)| name);
-    if std::env::var(CHILD).is_ok_and(|child| child == name) {
-        return test();
-    }
-    let mut child = Command::new(std::env::current_exe().expect("the test binary is there"))
-        .args([name, "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, name)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the test binary starts");
-    let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-    let errors = std::thread::spawn(move || {
-        let mut text = String::new();
-        let _ = err.read_to_string(&mut text);
-        text
-    });
-    let mut text = String::new();
-    let _ = out.read_to_string(&mut text);
-    let status = child.wait().expect("the child is ours");
-    let errors = errors.join().unwrap();
-    print!("{text}{errors}");
-    assert!(status.success(), "{name} failed in its own process: {status}\n{text}\n{errors}");
-    assert!(text.contains("1 passed"), "{name} did not run in its own process:\n{text}");
 }
 
 /// An address of this machine that no other test has, so that a port which is given back there is
@@ -254,7 +213,7 @@ pub(crate) fn ledger<T>(main: impl AsyncFnOnce() -> T) -> T {
     let runtime = Runtime::new().expect("a runtime starts");
     runtime.block_on(lap());
     let open = descriptors();
-    let output = runtime.block_on(within(patience(), main()));
+    let output = runtime.block_on(within(limit(), main()));
     let end = Instant::now();
     while !is_quiet(&runtime.stats()) && end.elapsed() < patient(Duration::from_secs(1)) {
         runtime.block_on(sleep(Duration::from_millis(1)));

@@ -32,7 +32,8 @@ fn scale() -> f64 {
     scale.map_or(1.0, |text| text.parse().expect("QUOIT_SCALE is a number"))
 }
 
-fn limit() -> Duration {
+/// How long anything here may take before it counts as hung.
+pub(crate) fn limit() -> Duration {
     // Full sizes take minutes.
     let patience = if std::env::var_os("QUOIT_SCALE").is_some() { 20.0 } else { 1.0 };
     patient(LIMIT.mul_f64(scale().max(1.0) * patience))
@@ -291,7 +292,8 @@ impl Drop for Watch {
 }
 
 /// Runs `body` in a process of its own: for what is process-wide, such as signals, limits, forks
-/// and the count of descriptors.
+/// and the count of descriptors; and for what binds an address again that it has given back, since
+/// between fork and exec whatever process another test starts has a copy of each socket.
 ///
 /// The test binary is started again for this one test, whose name is found in the closure's type;
 /// call it as the only thing that the test does. `SIGINT` and `SIGTERM` are blocked there on every

@@ -245,37 +245,39 @@ fn a_connected_socket_hears_only_its_peer() {
 
 #[test]
 fn a_peer_that_is_gone_is_an_error_and_not_the_end() {
-    on_every_driver(|| async {
-        let ((one, from), (two, to)) = (bound().await, bound().await);
-        one.connect(to).await.unwrap();
-        two.close().await.unwrap();
-        one.send("is anybody there?").await.unwrap();
-        let error = soon(one.recv_datagram()).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-        // It may also meet a send, which then sent nothing.
-        let mut refused = false;
-        for _ in 0..100 {
-            sleep(Duration::from_millis(1)).await;
-            let sent = one.send("and now?").await;
-            refused |= sent.is_err_and(|failed| failed.kind() == ErrorKind::ConnectionRefused);
-            if refused {
-                break;
+    isolated(|| {
+        on_every_driver(|| async {
+            let ((one, from), (two, to)) = (bound().await, bound().await);
+            one.connect(to).await.unwrap();
+            two.close().await.unwrap();
+            one.send("is anybody there?").await.unwrap();
+            let error = soon(one.recv_datagram()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+            // It may also meet a send, which then sent nothing.
+            let mut refused = false;
+            for _ in 0..100 {
+                sleep(Duration::from_millis(1)).await;
+                let sent = one.send("and now?").await;
+                refused |= sent.is_err_and(|failed| failed.kind() == ErrorKind::ConnectionRefused);
+                if refused {
+                    break;
+                }
             }
-        }
-        assert!(refused);
-        // Somebody comes, and all is well.
-        let two = UdpSocket::bind(to).await.unwrap();
-        let _ = one.take_error().unwrap();
-        one.send("hello").await.unwrap();
-        let datagram = soon(two.recv_datagram()).await.unwrap();
-        assert_eq!((&*datagram, datagram.from()), (&b"hello"[..], from));
-        two.send_to("at last", from).await.unwrap();
-        loop {
-            match soon(one.recv(vec![0; 100])).await {
-                Ok((count, buf)) => break assert_eq!(&buf[..count], b"at last"),
-                Err(failed) => assert_eq!(failed.kind(), ErrorKind::ConnectionRefused),
+            assert!(refused);
+            // Somebody comes, and all is well.
+            let two = UdpSocket::bind(to).await.unwrap();
+            let _ = one.take_error().unwrap();
+            one.send("hello").await.unwrap();
+            let datagram = soon(two.recv_datagram()).await.unwrap();
+            assert_eq!((&*datagram, datagram.from()), (&b"hello"[..], from));
+            two.send_to("at last", from).await.unwrap();
+            loop {
+                match soon(one.recv(vec![0; 100])).await {
+                    Ok((count, buf)) => break assert_eq!(&buf[..count], b"at last"),
+                    Err(failed) => assert_eq!(failed.kind(), ErrorKind::ConnectionRefused),
+                }
             }
-        }
+        });
     });
 }
 
@@ -600,45 +602,49 @@ fn free_port() -> SocketAddr {
 
 #[test]
 fn an_address_has_one_socket_on_a_core_and_is_free_again_when_it_goes() {
-    on_every_driver(|| async {
-        let address = match runtime::driver() {
-            "simulator" => (Ipv4Addr::LOCALHOST, 7000).into(),
-            _ => free_port(),
-        };
-        let socket = UdpSocket::bind(address).await.unwrap();
-        let error = UdpSocket::bind(address).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AddrInUse);
-        assert!(error.to_string().contains("share that socket"), "{error}");
-        // Its receive is in flight when it goes.
-        let waiting = poll_once(pin!(socket.recv_datagram()), &Arc::new(Flag::default()));
-        assert!(waiting.is_pending());
-        lap().await;
-        drop(socket);
-        let socket = UdpSocket::bind(address).await.unwrap();
-        let (other, _) = bound().await;
-        other.send_to("hello", address).await.unwrap();
-        assert_eq!(*soon(socket.recv_datagram()).await.unwrap(), *b"hello");
-        socket.close().await.unwrap();
-        UdpSocket::bind(address).await.unwrap();
+    isolated(|| {
+        on_every_driver(|| async {
+            let address = match runtime::driver() {
+                "simulator" => (Ipv4Addr::LOCALHOST, 7000).into(),
+                _ => free_port(),
+            };
+            let socket = UdpSocket::bind(address).await.unwrap();
+            let error = UdpSocket::bind(address).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddrInUse);
+            assert!(error.to_string().contains("share that socket"), "{error}");
+            // Its receive is in flight when it goes.
+            let waiting = poll_once(pin!(socket.recv_datagram()), &Arc::new(Flag::default()));
+            assert!(waiting.is_pending());
+            lap().await;
+            drop(socket);
+            let socket = UdpSocket::bind(address).await.unwrap();
+            let (other, _) = bound().await;
+            other.send_to("hello", address).await.unwrap();
+            assert_eq!(*soon(socket.recv_datagram()).await.unwrap(), *b"hello");
+            socket.close().await.unwrap();
+            UdpSocket::bind(address).await.unwrap();
+        });
     });
 }
 
 #[test]
 fn a_port_that_somebody_else_has_is_refused() {
-    let theirs = std::net::UdpSocket::bind((own_address(), 0)).unwrap();
-    let address = theirs.local_addr().unwrap();
-    runtime::run(async move {
-        let error = UdpSocket::bind(address).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AddrInUse);
-        let text = error.to_string();
-        assert!(text.contains("this process itself has bound"), "{text}");
-        drop(theirs);
-        let _ours = UdpSocket::bind(address).await.unwrap();
-        // Whoever asks for the port as a second copy of this program would.
-        let error = std::net::UdpSocket::bind(address).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AddrInUse);
-    })
-    .unwrap();
+    isolated(|| {
+        let theirs = std::net::UdpSocket::bind((own_address(), 0)).unwrap();
+        let address = theirs.local_addr().unwrap();
+        runtime::run(async move {
+            let error = UdpSocket::bind(address).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddrInUse);
+            let text = error.to_string();
+            assert!(text.contains("this process itself has bound"), "{text}");
+            drop(theirs);
+            let _ours = UdpSocket::bind(address).await.unwrap();
+            // Whoever asks for the port as a second copy of this program would.
+            let error = std::net::UdpSocket::bind(address).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        })
+        .unwrap();
+    });
 }
 
 #[test]
