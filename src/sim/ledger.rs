@@ -42,20 +42,26 @@ pub(super) fn quiescence(world: &Shared, machines: &[Machine]) -> Result<(), Fau
     Ok(())
 }
 
-/// Ends every core, clients first, and looks whether anything is left.
+/// Ends a core, and looks whether it leaves anything in flight. What it waits for may take time, which
+/// passes for all.
+pub(super) fn end(core: &mut Core, name: &str) -> Result<(), Fault> {
+    let left = core.runtime.shutdown(DRAIN);
+    let stats = core.runtime.stats();
+    let levels = [left, stats.live_ops, stats.orphans, stats.leases];
+    if levels != [0; 4] || stats.tasks + stats.timers > 0 || stats.stray > 0 {
+        return Err(broken(format!("something is left on {name}: {stats:?}")));
+    }
+    Ok(())
+}
+
+/// Ends every core that has not, clients first, and looks whether anything is left.
 pub(super) fn close(world: &Shared, machines: Vec<Machine>) -> Result<(), Fault> {
     let (clients, hosts): (Vec<_>, Vec<_>) =
         machines.into_iter().partition(|machine| machine.spec.is_client);
     let mut closed = Ok(());
     for machine in clients.into_iter().chain(hosts) {
-        let name = machine.spec.name;
         for mut core in machine.cores {
-            let left = core.runtime.shutdown(DRAIN);
-            let stats = core.runtime.stats();
-            let levels = [left, stats.live_ops, stats.orphans, stats.leases];
-            if levels != [0; 4] || stats.tasks + stats.timers > 0 || stats.stray > 0 {
-                closed = closed.and(Err(broken(format!("something is left on {name}: {stats:?}"))));
-            }
+            closed = closed.and(end(&mut core, &machine.spec.name));
         }
     }
     let mut world = world.borrow_mut();

@@ -74,11 +74,16 @@ impl Machine {
 
     /// Whether every main has ended.
     pub(super) fn has_ended(&self) -> bool {
-        !self.cores.is_empty() && self.cores.iter().all(|core| core.main.is_none())
+        !self.cores.is_empty() && self.cores.iter().all(Core::is_over)
     }
 }
 
 impl Core {
+    /// Whether its main has ended, and with it all that ran here.
+    pub(super) fn is_over(&self) -> bool {
+        self.main.is_none()
+    }
+
     /// If its main has ended now: how. Errors are texts.
     pub(super) fn ended(&mut self) -> Result<(), String> {
         if self.main.as_ref().is_none_or(|main| !self.runtime.is_finished(main)) {

@@ -119,8 +119,9 @@ impl Sim {
         }
     }
 
-    /// Adds a host of one core that runs `main`, and is ended when the last client has ended. After
-    /// a crash it starts `main` anew.
+    /// Adds a host of one core that runs `main`, and is ended when the last client has ended. When
+    /// `main` ends before, so does the core, with its tasks and listeners. After a crash it starts
+    /// `main` anew.
     pub fn host<Form, M: Main<Form>>(self, name: &str, main: M) -> Self {
         self.host_with_cores(name, 1, main)
     }

@@ -184,6 +184,9 @@ impl Run {
             let core = &mut cores[index];
             let choice = random.next() as usize;
             drop(world);
+            if core.is_over() {
+                return;
+            }
             core.runtime.wake_for_nothing(|count| choice % count);
             core.idle = false;
         }
@@ -192,7 +195,8 @@ impl Run {
     /// One of the cores that have something to do.
     fn pick(&mut self) -> Option<(usize, usize)> {
         let world = self.world.borrow();
-        let ready = |core: &Core| !core.idle || world.has_work(core.number);
+        let is_due = |core: &Core| !core.idle || world.has_work(core.number);
+        let ready = |core: &Core| !core.is_over() && is_due(core);
         let mut found = None;
         let mut count = 0;
         for (machine, it) in self.machines.iter().enumerate() {
@@ -232,6 +236,9 @@ impl Run {
             true => (FailureKind::Client, format!("client `{name}` {text}")),
             false => (FailureKind::Host, format!("the main of host `{name}` {text}")),
         })?;
+        if core.is_over() {
+            ledger::end(core, name)?;
+        }
         check_all(&mut self.checks)
     }
 

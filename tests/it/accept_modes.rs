@@ -511,6 +511,10 @@ fn simulated_cores_share_a_listener_in_every_mode() {
 
 #[test]
 fn no_seed_has_a_connection_wait_for_a_core_that_has_gone() {
+    async fn answer(stream: TcpStream) {
+        let byte = stream.read_exact([0; 1]).await.unwrap();
+        stream.write_all(byte).await.unwrap();
+    }
     for seed in 0..400 {
         // About when the client's connection arrives.
         let leaves = Duration::from_secs(1) + Duration::from_micros(seed * 10);
@@ -520,15 +524,18 @@ fn no_seed_has_a_connection_wait_for_a_core_that_has_gone() {
                 let listener = TcpListener::bind_with("0.0.0.0:7000", mode).await.unwrap();
                 let serve = async {
                     loop {
-                        let (stream, _) = listener.accept().await.unwrap();
-                        quoit::spawn(async move {
-                            let byte = stream.read_exact([0; 1]).await.unwrap();
-                            stream.write_all(byte).await.unwrap();
-                        });
+                        quoit::spawn(answer(listener.accept().await.unwrap().0));
                     }
                 };
                 match runtime::core().index() {
-                    0 => drop(timeout(leaves, serve).await),
+                    0 => {
+                        drop(timeout(leaves, serve).await);
+                        for (stream, _) in listener.finish().await.unwrap() {
+                            quoit::spawn(answer(stream));
+                        }
+                        // What it has accepted it serves to the end.
+                        sleep(Duration::from_secs(60)).await;
+                    }
                     _ => serve.await,
                 }
             })

@@ -12,7 +12,7 @@ use std::time::Duration;
 use quoit::runtime::run;
 use quoit::select;
 use quoit::task::{JoinError, Scope, scope, yield_now};
-use quoit::time::{sleep, timeout};
+use quoit::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::loopback::{isolated, ledger, pair_of_ours};
 use crate::quarantine::{QuarantineBuf, violations};
@@ -42,11 +42,12 @@ impl Alive {
 fn a_scope_ends_when_its_body_and_all_its_tasks_have() {
     on_every_driver(async || {
         let ended = Rc::new(RefCell::new(Vec::new()));
+        let start = Instant::now();
         let value = scope(async |scope| {
             for number in [3_u64, 1, 2] {
                 let ended = ended.clone();
                 scope.spawn(async move {
-                    sleep(Duration::from_millis(number * 2)).await;
+                    sleep_until(start + Duration::from_millis(number * 2)).await;
                     ended.borrow_mut().push(number);
                     Ok::<(), Infallible>(())
                 });

@@ -183,6 +183,61 @@ fn the_cores_of_a_host_share_its_connections_and_send_each_other_work() {
     assert!(accepted.borrow().iter().all(|&count| count > 0), "{accepted:?}");
 }
 
+#[test]
+fn a_core_whose_main_has_ended_is_over_and_the_others_go_on() {
+    /// Counts its drops.
+    struct Held(Rc<Cell<u32>>);
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+    let ended = Rc::new(Cell::new(0));
+    for seed in 0..20 {
+        let (handles, dropped) = (Rc::new(RefCell::new(Vec::new())), Rc::new(Cell::new(0)));
+        let (theirs, drops) = (handles.clone(), dropped.clone());
+        let (over, ends) = (dropped.clone(), ended.clone());
+        Sim::new(seed)
+            .host_with_cores("server", 2, async move |core: Core| {
+                let listener = TcpListener::bind("0.0.0.0:7000").await?;
+                if core.index() == 1 {
+                    loop {
+                        let (stream, _) = listener.accept().await?;
+                        quoit::spawn(echo(stream));
+                    }
+                }
+                theirs.borrow_mut().push(core.handle());
+                // A timer and a receive are in flight when its main ends.
+                let held = Held(drops.clone());
+                quoit::spawn(async move {
+                    sleep(Duration::from_secs(3600)).await;
+                    drop(held);
+                });
+                let (stream, _) = listener.accept().await?;
+                quoit::spawn(async move { drop(stream.recv().await) });
+                io::Result::Ok(())
+            })
+            .client("client", async || {
+                let mut refused = 0;
+                for _ in 0..4 {
+                    refused += u32::from(exchange("server:7000").await.is_err());
+                }
+                assert!(refused <= 1, "only what the first core had accepted ends with it");
+                io::Result::Ok(())
+            })
+            .check_at_end(move || {
+                ends.set(ends.get() + over.get());
+                let handle: &Handle = &handles.borrow()[0];
+                let refused = handle.spawn_on(async || ()).is_err();
+                if refused == (over.get() == 1) { Ok(()) } else { Err(format!("{refused}")) }
+            })
+            .run()
+            .unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(dropped.get(), 1, "what a core ran is dropped with it");
+    }
+    assert!(ended.get() > 0, "no core has ended before the rest");
+}
+
 // ---- Failures ----
 
 #[test]
