@@ -36,6 +36,7 @@ use quoit::buf::IoBuf;
 use quoit::fs::File;
 use quoit::io::{BufReader, TooLong};
 use quoit::net::{TcpListener, TcpStream};
+use quoit::time::TimeoutExt;
 use quoit::{runtime, time};
 
 use date::{Date, format_date, second};
@@ -47,6 +48,8 @@ const LINES_AT_MOST: usize = 100;
 const LEFTOVERS_AT_MOST: u64 = 256 * 1024;
 /// A connection that is idle for so long, or sends its request more slowly, is closed.
 const REQUEST_WITHIN: Duration = Duration::from_secs(60);
+/// A client that does not take a piece of its answer within so long is hung up on: 2 KiB a second.
+const TAKEN_WITHIN: Duration = Duration::from_secs(60);
 /// Files of at most so many bytes are remembered whole.
 const SMALL: u64 = 128 * 1024;
 /// How many files a core remembers, which bounds its memory to 64 MiB.
@@ -283,18 +286,18 @@ impl Answer {
         let Range { start, end } = self.range;
         let file = self.file.as_ref().filter(|_| request.method == "GET" && start < end);
         match file.map(|file| &file.body) {
-            None => Ok(stream.write_all(head).await?),
+            None => Ok(stream.write_all(head).timeout(TAKEN_WITHIN).await?),
             Some(Body::Small(bytes)) => {
                 let range = start as usize..end as usize;
                 if range.len() <= COPIED_AT_MOST {
                     head.extend_from_slice(&bytes[range]);
-                    return Ok(stream.write_all(head).await?);
+                    return Ok(stream.write_all(head).timeout(TAKEN_WITHIN).await?);
                 }
                 let pieces = (head, Rc::clone(bytes).slice(range));
-                Ok(stream.write_all_vectored(pieces).await?.0)
+                Ok(stream.write_all_vectored(pieces).timeout(TAKEN_WITHIN).await?.0)
             }
             Some(Body::Large(file)) => {
-                head = stream.write_all(head).await?;
+                head = stream.write_all(head).timeout(TAKEN_WITHIN).await?;
                 send_large(stream, file, self.range.clone()).await?;
                 Ok(head)
             }
@@ -309,7 +312,8 @@ async fn send_large(stream: &TcpStream, file: &File, range: Range<u64>) -> io::R
     let mut spare = Vec::new();
     while !full.is_empty() {
         at += full.len() as u64;
-        let (sent, next) = quoit::join!(stream.write_all(full), piece(file, spare, at..range.end));
+        let sending = stream.write_all(full).timeout(TAKEN_WITHIN);
+        let (sent, next) = quoit::join!(sending, piece(file, spare, at..range.end));
         (spare, full) = (sent?, next?);
     }
     Ok(())
