@@ -87,7 +87,7 @@ step_examples() {
 # RUSTC_BOOTSTRAP lets the stable compiler take -Z. The explicit --target keeps build scripts and
 # procedural macros uninstrumented.
 step_asan() {
-    run "${PATIENT[@]}" RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" \
+    run env RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" \
         CARGO_TARGET_DIR="$TARGET_DIR/asan" ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1}" \
         cargo test --target "$HOST" --lib --test it
 }

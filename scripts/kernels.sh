@@ -12,8 +12,9 @@
 # machine's configuration stays as it is. The table goes to target/kernels/table.md, too.
 #
 # KERNELS_ACCEL     tcg, emulation, unless set; kvm where it works: ten times as fast
-# KERNELS_LIMIT_S   ends a machine that hangs (1500 seconds unless set)
+# KERNELS_LIMIT_S   ends a machine that hangs (2400 seconds unless set)
 # KERNELS_TEST_S    ends a test that hangs (300 seconds unless set)
+# KERNELS_LANES     how many tests run side by side in a machine (3 unless set)
 # KERNELS_MIRROR    a mirror of Debian; the one of apt's own sources unless set
 # QUOIT_PATIENCE    stretches the tests' own time limits (4 unless set; 1 on the host)
 #
@@ -25,8 +26,9 @@ TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 OUT=$TARGET_DIR/kernels
 TRIPLE=x86_64-unknown-linux-gnu
 ACCEL=${KERNELS_ACCEL:-tcg}
-LIMIT_S=${KERNELS_LIMIT_S:-1500}
+LIMIT_S=${KERNELS_LIMIT_S:-2400}
 TEST_S=${KERNELS_TEST_S:-300}
+LANES=${KERNELS_LANES:-3}
 PACKAGES=(qemu-system-x86 busybox-static libc6-dev)
 
 # The releases of Debian that have the kernels.
@@ -140,8 +142,8 @@ pack() {
     cp scripts/kernels/init scripts/kernels/suite.sh "$root/"
     cp --parents "$binary" ${programs[@]+"${programs[@]}"} "$root/"
     printf '%s\n' ${SKIPS[@]+"${SKIPS[@]}"} >"$root/skips"
-    printf 'export QUOIT_PATIENCE=%q\nlimit_s=%q\nbinary=%q\nfilter=%q\n' \
-        "${QUOIT_PATIENCE:-4}" "$TEST_S" "$binary" "$filter" >"$root/settings"
+    printf 'export QUOIT_PATIENCE=%q\nlimit_s=%q\nbinary=%q\nfilter=%q\nlanes=%q\n' \
+        "${QUOIT_PATIENCE:-4}" "$TEST_S" "$binary" "$filter" "$LANES" >"$root/settings"
     (cd "$root" && find . | "$busybox" cpio -o -H newc 2>/dev/null) | gzip -1 >"$OUT/$1/initrd"
     rm -rf "$root"
 }
@@ -161,7 +163,8 @@ run() {
     if [[ $1 == host ]]; then
         : >"$OUT/skips"
         QUOIT_CAPS=none timeout --kill-after=10 "$LIMIT_S" \
-            scripts/kernels/suite.sh "$binary" "$TEST_S" "$OUT/skips" "$filter" >"$log" || true
+            scripts/kernels/suite.sh "$binary" "$TEST_S" "$OUT/skips" "$filter" "$LANES" >"$log" ||
+            true
     else
         fetch "$1"
         pack "$1"
