@@ -529,7 +529,7 @@ fn no_seed_has_a_connection_wait_for_a_core_that_has_gone() {
                 };
                 match runtime::core().index() {
                     0 => {
-                        drop(timeout(leaves, serve).await);
+                        let _ = timeout(leaves, serve).await;
                         for (stream, _) in listener.finish().await.unwrap() {
                             quoit::spawn(answer(stream));
                         }
