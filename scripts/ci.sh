@@ -55,7 +55,7 @@ step_test-debug() {
 }
 
 # A slice, of the oldest kernel, and of what a filter leaves the tests in which every operation is asked
-# for; scripts/scorecard.sh runs all. The tests that run on every driver run under twenty masks anyway.
+# for; scripts/scorecard.sh runs all. The tests that run on every driver run under all masks anyway.
 step_masks() {
     local mask
     for mask in ${QUOIT_MASKS:-5.10}; do

@@ -169,7 +169,7 @@ pub(crate) fn traits() -> Traits {
 }
 
 /// What tests take away from io_uring: what came after a kernel, and single capabilities.
-const MASKS: [&str; 20] = [
+const MASKS: [&str; 21] = [
     "5.10",
     "5.15",
     "5.19",
@@ -190,6 +190,7 @@ const MASKS: [&str; 20] = [
     "no-single-issuer",
     "no-coop-taskrun,no-defer-taskrun",
     "no-msg-ring",
+    "no-send-to",
 ];
 
 /// None where `QUOIT_CAPS` says under which one everything runs.

@@ -18,11 +18,7 @@ const PLAIN: u32 = libc::MSG_NOSIGNAL as u32;
 #[inline]
 fn is_plain(sqe: &Sqe) -> bool {
     let fields = Fields::of(sqe);
-    fields.opcode == opcode::Send::CODE
-        && fields.op_flags == PLAIN
-        && fields.ioprio == 0
-        && fields.off == 0
-        && fields.file_index == 0
+    fields.opcode == opcode::Send::CODE && fields.op_flags == PLAIN && fields.ioprio == 0
 }
 
 impl Uring {
@@ -75,8 +71,11 @@ impl Uring {
         let (start, flags) = (fields.addr as *const libc::c_void, libc::MSG_DONTWAIT);
         let flags = flags | fields.op_flags.cast_signed();
         // SAFETY: I1 and I2: the memory and the descriptor are the payload's, which keeps both until
-        // its answer. A registered descriptor has its own number.
-        let sent = unsafe { libc::send(fields.fd, start, fields.len as usize, flags) };
+        // its answer, and so is the address, if there is one. A registered descriptor has its own number.
+        let sent = unsafe {
+            let (to, to_len) = (fields.off as *const libc::sockaddr, fields.file_index);
+            libc::sendto(fields.fd, start, fields.len as usize, flags, to, to_len)
+        };
         let errno = match sent {
             0.. => 0,
             _ => std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO),

@@ -13,6 +13,7 @@ mod fixed;
 mod padded;
 mod probe;
 mod restrict;
+mod sendto;
 mod setup;
 mod sleep;
 mod spin;
@@ -319,6 +320,10 @@ impl Uring {
 unsafe impl Driver for Uring {
     #[inline]
     unsafe fn push(&mut self, mut sqe: Sqe) {
+        if self.caps.has(Cap::SendTo) {
+            // SAFETY: the caller's promise.
+            unsafe { sendto::apply(&mut sqe) };
+        }
         self.fixed.apply(&mut sqe, &self.ring);
         if self.steps.is_some() {
             // SAFETY: the caller's promise.
