@@ -211,10 +211,15 @@ fn a_runtime_that_ends_waits_for_what_runs_and_drops_what_waits() {
     let (dropped, ran) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let waiting = runtime.block_on(async {
         let (begun, hears) = mpsc::channel();
-        let counts = Arc::clone(&ran);
+        let (counts, drops) = (Arc::clone(&ran), Arc::clone(&dropped));
         drop(spawn_blocking(move || {
             begun.send(()).unwrap();
-            thread::sleep(Duration::from_millis(30));
+            // The end has begun when what waits behind this is dropped.
+            let start = Instant::now();
+            while drops.load(Ordering::SeqCst) == 0 && start.elapsed() < Duration::from_secs(5) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(Duration::from_millis(10));
             counts.fetch_add(1, Ordering::SeqCst);
         }));
         hears.recv().unwrap();
