@@ -11,7 +11,7 @@ use std::time::Duration;
 use quoit::runtime::run;
 use quoit::select;
 use quoit::task::{AbortOnDrop, JoinSet, yield_now};
-use quoit::time::{Instant, sleep};
+use quoit::time::{Instant, sleep, sleep_until};
 
 use crate::loopback::{isolated, ledger, listen};
 use crate::support::on_every_driver;
@@ -41,10 +41,10 @@ impl Drops {
 #[test]
 fn outcomes_come_in_the_order_of_the_ends() {
     on_every_driver(async || {
-        let mut set = JoinSet::new();
+        let (mut set, start) = (JoinSet::new(), Instant::now());
         for number in [30_u64, 10, 20] {
             set.spawn(async move {
-                sleep(Duration::from_millis(number)).await;
+                sleep_until(start + Duration::from_millis(number)).await;
                 number
             });
         }

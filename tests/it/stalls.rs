@@ -129,8 +129,13 @@ fn a_poll_that_does_not_return_is_told_of_while_it_runs() {
         let told = log.with("does not come back");
         assert_eq!(told.len(), 1, "it was told twice, or not at all: {told:?}");
         assert!(told[0].starts_with("core 0: the task \"stuck\", spawned at "), "{told:?}");
-        // It told again when it had ended.
-        assert_eq!(log.stalls().len(), 1);
+        // It told again when it had ended. (A slow machine may stall others too.)
+        let stalls = log.stalls();
+        assert_eq!(
+            stalls.iter().filter(|line| line.contains("\"stuck\"")).count(),
+            1,
+            "{stalls:?}"
+        );
         // Nobody is left to watch.
         let start = Instant::now();
         while thread_names().contains(&"quoit-watchdog".to_owned()) {
