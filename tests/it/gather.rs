@@ -216,7 +216,6 @@ fn a_writer_that_is_dropped_to_a_stuck_peer_is_cancelled_and_the_others_go_on() 
 async fn one_of_five_is_dropped(gone: usize, patience: Duration) -> bool {
     let (stream, peer) = pair_of_ours().await;
     stream.set_send_buffer_size(4096).unwrap();
-    peer.set_recv_buffer_size(4096).unwrap();
     let stream = Rc::new(stream);
     // So much that the request of the others has to wait for the peer. The last of these has the
     // turn until its cancel is answered, so that they stand in line.
