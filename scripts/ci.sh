@@ -27,9 +27,6 @@ STEPS=(
     "peers         the benchmark programs of other runtimes still compile"
 )
 
-# Most tests wait for a clock or a peer, so more of them than there are processors are run at a time.
-PATIENT=(env RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}")
-
 TARGET_DIR="${CARGO_TARGET_DIR:-target}"
 HOST=x86_64-unknown-linux-gnu
 
@@ -59,9 +56,9 @@ step_test-debug() {
 step_masks() {
     local mask
     for mask in ${QUOIT_MASKS:-5.10}; do
-        run "${PATIENT[@]}" QUOIT_CAPS="$mask" cargo test --test it
+        run env QUOIT_CAPS="$mask" cargo test --test it
     done
-    run "${PATIENT[@]}" QUOIT_CAPS=restricted cargo test --test it -- \
+    run env QUOIT_CAPS=restricted cargo test --test it -- \
         accept connect listener fs:: pipes:: poll_fd:: process:: receive send signals:: tcp:: time:: \
         udp:: unix zero_copy
 }
@@ -72,7 +69,7 @@ IN_PARTS=(env CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_LTO=o
     CARGO_PROFILE_RELEASE_DEBUG=0)
 
 step_test-release() {
-    run "${PATIENT[@]}" "${IN_PARTS[@]}" cargo test --release --all-features
+    run "${IN_PARTS[@]}" cargo test --release --all-features
 }
 
 step_examples() {
