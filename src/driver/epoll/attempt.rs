@@ -6,7 +6,7 @@ use super::descriptors::{Descriptor, Side, fact};
 use super::file;
 use super::requests::{Asked, Request};
 use crate::driver::Cqe;
-use crate::driver::pad::message::Layout;
+use crate::driver::pad::message::{Layout, family_of};
 use crate::driver::pad::provided::{Offer, Provided};
 use crate::driver::sqe::flag;
 
@@ -281,18 +281,13 @@ fn send_message(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
         unsafe { libc::sendmsg(fd, &raw const message, flags) }
     });
     let has_to_wait = attempt == Attempt::Wait || attempt == Attempt::error(libc::EAGAIN);
-    if has_to_wait && names_a_unix_socket(&message) {
+    // SAFETY: I1, I2: the address is the request's until its last answer.
+    if has_to_wait && unsafe { family_of(&message) } == Some(libc::AF_UNIX) {
         // The queue of that peer is full, and no event says when it is not. Others' may have room.
         descriptor.set(fact::WRITABLE);
         return if attempt == Attempt::Wait { Attempt::Block } else { attempt };
     }
     attempt
-}
-
-fn names_a_unix_socket(message: &libc::msghdr) -> bool {
-    let family = message.msg_name.cast::<libc::sa_family_t>();
-    // SAFETY: I1, I2: the address is the request's until its last answer, and begins with its family.
-    !family.is_null() && i32::from(unsafe { family.read() }) == libc::AF_UNIX
 }
 
 /// Accepts one connection. There is no flag that tells the call not to wait, and asking beforehand

@@ -119,3 +119,14 @@ impl Kept {
         unsafe { (*Kept::at(offer)).header }
     }
 }
+
+/// The family of the address that a message is for, if it names one.
+///
+/// # Safety
+/// The header points at the address, if it points at one.
+#[inline]
+pub(crate) unsafe fn family_of(header: &libc::msghdr) -> Option<i32> {
+    let family = header.msg_name.cast::<libc::sa_family_t>();
+    // SAFETY: the caller's promise; an address begins with its family.
+    (!family.is_null()).then(|| i32::from(unsafe { family.read_unaligned() }))
+}

@@ -5,6 +5,7 @@
 
 use io_uring::opcode;
 
+use crate::driver::pad::message::family_of;
 use crate::driver::{Fields, Sqe};
 
 /// Makes a `SEND` of a `SENDMSG` to an address of the internet, unless it has more to say.
@@ -19,12 +20,10 @@ pub(super) unsafe fn apply(sqe: &mut Sqe) {
     }
     // SAFETY: I2: the request points at its header.
     let header = unsafe { &*(fields.addr as *const libc::msghdr) };
-    if header.msg_name.is_null() || header.msg_controllen != 0 || header.msg_iovlen != 1 {
-        return;
-    }
-    // SAFETY: I2: the header points at an address, which begins with its family.
-    let family = unsafe { header.msg_name.cast::<libc::sa_family_t>().read_unaligned() };
-    if !matches!(i32::from(family), libc::AF_INET | libc::AF_INET6) {
+    // SAFETY: I2: the header points at an address, or at none.
+    let family = unsafe { family_of(header) };
+    let is_inet = matches!(family, Some(libc::AF_INET | libc::AF_INET6));
+    if !is_inet || header.msg_controllen != 0 || header.msg_iovlen != 1 {
         return;
     }
     // SAFETY: I2: and at as many pieces as it says.
