@@ -53,6 +53,7 @@ pub(crate) enum Cap {
     SyncCancel,
     DeferTaskrun,
     SendTo,
+    SendCount,
     NoSqarray,
     ExtArgAbs,
     MinWait,
@@ -60,7 +61,7 @@ pub(crate) enum Cap {
 }
 
 /// Name, first kernel, and what is done or lost without it; in the order of [`Cap`].
-const TABLE: [(Cap, &str, &str, &str); 23] = [
+const TABLE: [(Cap, &str, &str, &str); 24] = [
     (Cap::ExtArg, "ext-arg", "5.11", "a wait's deadline is a TIMEOUT request"),
     (Cap::TimeoutUpdate, "timeout-update", "5.11", "a deadline is removed and made anew"),
     (Cap::MultishotPoll, "multishot-poll", "5.13", "each wake from another thread costs a read"),
@@ -80,6 +81,7 @@ const TABLE: [(Cap, &str, &str, &str); 23] = [
     (Cap::SyncCancel, "sync-cancel", "6.0", "nothing: it is not used"),
     (Cap::DeferTaskrun, "defer-taskrun", "6.1", "completions run outside of the enter as well"),
     (Cap::SendTo, "send-to", "6.1", "a datagram to an address has a header, which is copied"),
+    (Cap::SendCount, "send-count", "6.1", "a long send is a request for each piece that fits"),
     (Cap::NoSqarray, "no-sqarray", "6.6", "each request goes through an array of indices"),
     (Cap::ExtArgAbs, "ext-arg-abs", "6.12", "a wait's deadline is relative to a clock read before"),
     (Cap::MinWait, "min-wait", "6.12", "each sleep ends with the first answer"),

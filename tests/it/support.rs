@@ -169,7 +169,7 @@ pub(crate) fn traits() -> Traits {
 }
 
 /// What tests take away from io_uring: what came after a kernel, and single capabilities.
-const MASKS: [&str; 21] = [
+const MASKS: [&str; 22] = [
     "5.10",
     "5.15",
     "5.19",
@@ -191,6 +191,7 @@ const MASKS: [&str; 21] = [
     "no-coop-taskrun,no-defer-taskrun",
     "no-msg-ring",
     "no-send-to",
+    "no-send-count",
 ];
 
 /// None where `QUOIT_CAPS` says under which one everything runs.

@@ -8,6 +8,7 @@
 //!   TIMEOUT, updated       TIMEOUT ─▶ TIMEOUT_REMOVE ─▶ TIMEOUT         without timeout-update
 //!   a wait's deadline      TIMEOUT                                      without ext-arg
 //!   SEND_ZC                SEND                                         without send-zc
+//!   a send, MSG_WAITALL    the send without it                          without send-count
 //! ```
 //!
 //! A request has one step in flight, which carries the request's own `user_data`. So a cancel
@@ -33,7 +34,7 @@ const WAITED: u64 = RESERVED + 1;
 const REMOVAL: u64 = RESERVED + 2;
 
 /// The capabilities whose lack is made up for here.
-const PADDED: [Cap; 7] = [
+const PADDED: [Cap; 8] = [
     Cap::ExtArg,
     Cap::TimeoutUpdate,
     Cap::MultishotPoll,
@@ -41,6 +42,7 @@ const PADDED: [Cap; 7] = [
     Cap::MultishotAccept,
     Cap::MultishotRecv,
     Cap::SendZc,
+    Cap::SendCount,
 ];
 
 /// The requests that are in flight in steps.
@@ -133,8 +135,8 @@ impl Steps {
         let lacks = |cap| !self.caps.has(cap);
         match fields.opcode {
             opcode::Recv::CODE => self.receive(&fields),
-            opcode::SendZc::CODE if lacks(Cap::SendZc) => {
-                self.asks.push(super::with_a_copy(fields).into_sqe());
+            opcode::Send::CODE | opcode::SendMsg::CODE | opcode::SendZc::CODE => {
+                self.send(fields);
             }
             opcode::RecvMsg::CODE => self.receive_message(&fields),
             opcode::Accept::CODE
@@ -173,6 +175,17 @@ impl Steps {
             }
             _ => self.asks.push(sqe),
         }
+    }
+
+    fn send(&mut self, mut fields: Fields) {
+        if fields.opcode == opcode::SendZc::CODE && !self.caps.has(Cap::SendZc) {
+            fields = super::with_a_copy(fields);
+        }
+        if !self.caps.has(Cap::SendCount) {
+            // Such a kernel forgets what went out before a cancel. What it answers at once, it counts.
+            fields.op_flags &= !libc::MSG_WAITALL.cast_unsigned();
+        }
+        self.asks.push(fields.into_sqe());
     }
 
     fn receive(&mut self, fields: &Fields) {
@@ -759,6 +772,20 @@ mod tests {
         assert_eq!((asked[0].addr, asked[0].len), (bytes.as_ptr() as u64, 10));
         let (asked, _) = Old::new("no-pbuf").push(send(8));
         assert_eq!(asked, [Fields::of(&send(8))]);
+    }
+
+    #[test]
+    fn a_send_that_a_cancel_would_leave_uncounted_does_not_go_on_by_itself() {
+        let bytes = [7; 10];
+        let all = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let send = opcode::Send::new(FD, bytes.as_ptr(), 10).flags(all).build().user_data(ID);
+        let zero_copy = opcode::SendZc::new(FD, bytes.as_ptr(), 10).flags(all);
+        for sqe in [send.clone(), zero_copy.build().user_data(ID)] {
+            let expected =
+                Fields { op_flags: libc::MSG_NOSIGNAL.cast_unsigned(), ..Fields::of(&sqe) };
+            assert_eq!(Old::new("no-send-count").push(sqe).0, [expected]);
+        }
+        assert_eq!(Old::new("no-pbuf").push(send.clone()).0, [Fields::of(&send)]);
     }
 
     #[test]

@@ -64,8 +64,9 @@ pub(super) fn capabilities(ring: &IoUring, probe: &Probe, mut found: Caps) -> Ca
     set(Cap::CancelAny, probe.is_supported(opcode::Socket::CODE));
     // 6.0 brought receives that go on, and sends without a copy.
     set(Cap::MultishotRecv, probe.is_supported(opcode::SendZc::CODE));
-    // 6.1 brought sends to an address, with messages that are not copied.
+    // 6.1 brought sends to an address and counts of cancelled sends, with messages not copied.
     set(Cap::SendTo, probe.is_supported(opcode::SendMsgZc::CODE));
+    set(Cap::SendCount, probe.is_supported(opcode::SendMsgZc::CODE));
     // 6.12 brought deadlines by the clock, and waits for more than one answer.
     set(Cap::ExtArgAbs, params.is_feature_min_timeout());
     found
