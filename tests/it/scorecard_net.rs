@@ -927,6 +927,52 @@ fn s10_while_every_buffer_is_kept_connections_are_served_and_nothing_spins() {
 }
 
 #[test]
+fn s10_a_shortage_that_is_over_sends_nothing_to_the_heap() {
+    isolated(|| {
+        let builder = quoit::runtime::Builder::new().receive_buffers(4);
+        let mut runtime = builder.build().unwrap();
+        runtime.block_on(async {
+            let mut kept = Vec::new();
+            for _ in 0..3 {
+                let (ours, mut peer) = pair().await;
+                peer.write_all(b"kept").unwrap();
+                kept.push((ours.recv().await.unwrap().unwrap(), ours, peer));
+            }
+            assert!(kept.iter().all(|(bytes, ..)| bytes.is_lease()));
+            let mut pairs = [pair().await, pair().await];
+            for (ours, _) in &pairs {
+                let flag = Arc::new(Flag::default());
+                assert!(poll_once(pin!(ours.recv()), &flag).is_pending());
+            }
+            lap().await;
+            // Both at once, and there is one buffer: one of the receives ends without one.
+            for (_, peer) in &mut pairs {
+                peer.write_all(b"more").unwrap();
+            }
+            let counts = || {
+                let stats = quoit::runtime::stats();
+                (stats.starved, stats.heap_receives)
+            };
+            let before = counts();
+            while counts().0 == before.0 || counts().1 == before.1 {
+                lap().await;
+            }
+            drop(kept);
+            let mut leases = 0;
+            for (ours, _) in &pairs {
+                let bytes = ours.recv().await.unwrap().unwrap();
+                assert_eq!(&*bytes, b"more");
+                leases += usize::from(bytes.is_lease());
+            }
+            // The other was received during the shortage, and copied then.
+            assert_eq!((leases, counts().1), (1, before.1 + 1));
+        });
+        assert_eq!(runtime.shutdown(Duration::from_secs(10)), 0);
+        assert_eq!((runtime.stats().stray, runtime.stats().leases), (0, 0));
+    });
+}
+
+#[test]
 fn s22_clients_that_never_read_or_drip_one_byte_cost_little_and_hold_nobody_up() {
     isolated(|| {
         ledger(async || {

@@ -159,12 +159,14 @@ impl Future for Receiving<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut is_first = false;
         loop {
             let this = &mut *self;
             let result = match &mut this.step {
                 Step::Turn(ticket) => {
                     ready!(this.fd.reading().poll_take(ticket, context));
                     this.step = Step::Reading(Reading(this.fd.clone()));
+                    is_first = true;
                     continue;
                 }
                 Step::Reading(reading) => match ready!(reading.poll_next(context)) {
@@ -172,6 +174,9 @@ impl Future for Receiving<'_> {
                     Ended::Eof => Ok(None),
                     Ended::Error(error) => Err(error),
                     Ended::Stopped => continue,
+                    // An answer from before this call: buffers may have come home since. (On 6.1
+                    // a receive that has taken the last one ends so, though nothing more has come.)
+                    Ended::Starved if std::mem::take(&mut is_first) => continue,
                     Ended::Starved => {
                         this.turn_to_the_heap();
                         continue;
