@@ -60,6 +60,20 @@ pub unsafe trait Driver {
     /// has been taken from [`enter`](Driver::enter). Its `user_data` is below [`RESERVED`].
     unsafe fn push(&mut self, sqe: Sqe);
 
+    /// As [`push`](Driver::push), for whoever can use the answer now. What comes to its end at once
+    /// may be answered here, and then not again; at most one request between two calls of
+    /// [`enter`](Driver::enter), or a task that never has to wait would keep all others from their
+    /// turn. The default answers nothing here.
+    ///
+    /// # Safety
+    /// As for [`push`](Driver::push).
+    #[inline]
+    unsafe fn perform(&mut self, sqe: Sqe) -> Option<Cqe> {
+        // SAFETY: the caller's promise.
+        unsafe { self.push(sqe) };
+        None
+    }
+
     /// Hands over what is queued, sleeps as `wait` allows, and appends the answers.
     ///
     /// # Errors

@@ -45,7 +45,7 @@ impl<T: Multishot> Answers<T> {
     pub(crate) fn start(op: T, context: &mut Context<'_>) -> Result<Self, T::Output> {
         let ring = current::share::<Ring>().unwrap_or_else(|| outside("an operation"));
         match ring.submit(op, context.waker().clone()) {
-            Ok(id) => Ok(Answers { ring, id, op: PhantomData }),
+            Ok((id, _)) => Ok(Answers { ring, id, op: PhantomData }),
             Err(op) => Err(op.complete(Cqe::refusal(0, libc::ENOMEM))),
         }
     }

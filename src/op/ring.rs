@@ -227,19 +227,17 @@ impl Ring {
         }
     }
 
-    /// Places `op` in the table and pushes its request.
+    /// Places `op` in the table and pushes its request. Returns whether it has ended with that; if
+    /// not, `waker` is woken by its answers.
     ///
     /// # Errors
     /// Gives `op` back when the table is full.
     #[inline(always)]
-    pub(super) fn submit<T: Op>(&self, op: T, waker: Waker) -> Result<OpId, T> {
+    pub(super) fn submit<T: Op>(&self, op: T, waker: Waker) -> Result<(OpId, bool), T> {
         let (id, slot) = self.table.insert(op)?;
-        let displaced = slot.set_waker(Some(waker));
-        assert!(displaced.is_none(), "a new slot keeps no waker");
         if forked() {
-            let cqe = Cqe { user_data: id.user_data(), result: FORKED, flags: 0 };
-            self.finish(id, cqe);
-            return Ok(id);
+            self.finish(id, Cqe { user_data: id.user_data(), result: FORKED, flags: 0 });
+            return Ok((id, true));
         }
         let unfinished = Unfinished(self, id);
         // SAFETY: the payload is in its place and nothing else refers to it (I1, I5).
@@ -247,8 +245,23 @@ impl Ring {
         std::mem::forget(unfinished);
         let fields = Fields::of(&sqe);
         slot.asked(fields.opcode, fields.fd);
-        self.push(sqe.user_data(id.user_data()));
-        Ok(id)
+        if let Some(cqe) = self.perform(sqe.user_data(id.user_data())) {
+            self.deliver(cqe);
+            if slot.state() == State::Done {
+                guard::discard(Some(waker));
+                return Ok((id, true));
+            }
+        }
+        let displaced = slot.set_waker(Some(waker));
+        assert!(displaced.is_none(), "a new slot keeps no waker");
+        Ok((id, false))
+    }
+
+    /// Pushes a request that may be answered now.
+    #[inline]
+    fn perform(&self, sqe: Sqe) -> Option<Cqe> {
+        // SAFETY: as in `push`.
+        self.kernel.with(|driver| unsafe { driver.perform(sqe) })
     }
 
     #[inline]

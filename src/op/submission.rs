@@ -43,7 +43,7 @@ impl<T: Op> Submission<T> {
     /// Submits `op` at once. That is for the kinds that never wait for admission.
     ///
     /// # Errors
-    /// What the operation comes to if it is late, or if the table has no room for it.
+    /// What the operation comes to if it does so at once, is late, or finds no room in the table.
     #[inline(always)]
     pub(crate) fn start(op: T, context: &mut Context<'_>) -> Result<Self, T::Output> {
         const { assert!(!T::WAITS_FOR_ADMISSION) };
@@ -53,13 +53,20 @@ impl<T: Op> Submission<T> {
     }
 
     /// Moves the operation into its slot.
+    ///
+    /// # Errors
+    /// What it comes to, if it does so at once.
     #[inline(always)]
     fn place(op: T, ring: Rc<Ring>, context: &mut Context<'_>) -> Result<State<T>, T::Output> {
         if overdue::is_overdue() {
             return Err(op.complete(Cqe::refusal(0, libc::ETIMEDOUT)));
         }
         match ring.submit(op, context.waker().clone()) {
-            Ok(id) => Ok(State::InFlight(ring, id)),
+            Ok((id, false)) => Ok(State::InFlight(ring, id)),
+            Ok((id, true)) => {
+                let (op, cqe) = ring.take::<T>(id, context).expect("it has ended");
+                Err(op.complete(cqe))
+            }
             Err(op) => Err(op.complete(Cqe::refusal(0, libc::ENOMEM))),
         }
     }

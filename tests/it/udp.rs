@@ -187,7 +187,7 @@ fn a_dropped_receive_loses_no_datagram_and_no_boundary() {
                 let piece = number.to_le_bytes().repeat(len / 4);
                 one.send_to(QuarantineBuf::of(&piece), to).await.unwrap();
                 // The kernel drops what finds no room.
-                while number - seen.get() >= 40 {
+                while number + 1 - seen.get() > 40 {
                     sleep(Duration::from_micros(50)).await;
                 }
             }
@@ -578,10 +578,11 @@ fn a_dropped_send_is_sent_whole_or_not_at_all() {
             let piece = round.to_le_bytes().repeat(words);
             {
                 let mut send = pin!(one.send_to(QuarantineBuf::of(&piece), to));
-                let polled = poll_once(send.as_mut(), &Arc::new(Flag::default()));
-                assert!(polled.is_pending());
-                for _ in 0..random.below(2) {
-                    lap().await;
+                // Not every driver needs a lap for it.
+                match poll_once(send.as_mut(), &Arc::new(Flag::default())) {
+                    Poll::Ready(sent) => assert_eq!(sent.unwrap().0, 4 * words),
+                    Poll::Pending if random.below(2) == 0 => lap().await,
+                    Poll::Pending => {}
                 }
             }
             one.send_to("mark", to).await.unwrap();

@@ -5,6 +5,9 @@
 //! The plain call costs less than the first of them. In company it would cost more, so a send is
 //! kept here until it is known that nothing follows, and if something has come meanwhile, for which
 //! the ring is entered at once, it goes along. What has no room goes to the ring after all.
+//!
+//! Where the last enter has brought one answer, nothing will follow most likely: then the first send
+//! is made as it is pushed, and whoever asked needs no lap for its answer.
 
 use io_uring::opcode;
 
@@ -63,10 +66,24 @@ impl Uring {
             self.queue_counted(sqe);
             return false;
         }
-        self.send(sqe, answers)
+        let answer = self.send(sqe);
+        answers.extend(answer);
+        answer.is_some()
     }
 
-    fn send(&mut self, sqe: Sqe, answers: &mut Vec<Cqe>) -> bool {
+    /// Makes the send that is pushed in answer to all that the last enter brought, if that was one
+    /// answer. `Err` if it is to be pushed as ever.
+    #[inline(never)]
+    pub(super) fn send_at_once(&mut self, sqe: Sqe) -> Result<Option<Cqe>, Sqe> {
+        if !self.sends_alone || !is_plain(&sqe) || self.has_come() {
+            return Err(sqe);
+        }
+        self.nothing_pushed = false;
+        Ok(self.send(sqe))
+    }
+
+    /// The answer; `None` if the request had to be queued.
+    fn send(&mut self, sqe: Sqe) -> Option<Cqe> {
         let fields = Fields::of(&sqe);
         let (start, flags) = (fields.addr as *const libc::c_void, libc::MSG_DONTWAIT);
         let flags = flags | fields.op_flags.cast_signed();
@@ -83,20 +100,19 @@ impl Uring {
         match errno {
             libc::EAGAIN | libc::EINTR | libc::ENOMEM | libc::ENOBUFS => {
                 self.queue_counted(sqe);
-                return false;
+                return None;
             }
             // A filter may permit io_uring and not this call.
             libc::EPERM | libc::EACCES | libc::ENOSYS => {
                 self.sends_alone = false;
                 self.queue_counted(sqe);
-                return false;
+                return None;
             }
             _ => {}
         }
         let result = if errno == 0 { sent as i32 } else { -errno };
         (self.counters.sqes, self.counters.cqes) = (self.counters.sqes + 1, self.counters.cqes + 1);
-        answers.push(Cqe { user_data: fields.user_data, result, flags: 0 });
-        true
+        Some(Cqe { user_data: fields.user_data, result, flags: 0 })
     }
 }
 
@@ -184,6 +200,57 @@ mod tests {
         numbers.sort_unstable();
         assert_eq!(numbers, [1, 2], "one enter brings both");
         there.read_exact(&mut [0; 4096]).unwrap();
+    }
+
+    /// A ring whose last enter has brought `count` answers.
+    fn brought(count: usize) -> (Uring, UnixStream, UnixStream) {
+        let (mut ring, here, there) = open();
+        let mut answers = Vec::new();
+        for number in 0..count {
+            push(&mut ring, opcode::Nop::new().build().user_data(number as u64));
+        }
+        ring.enter(Wait::Poll, &mut answers).unwrap();
+        assert_eq!(answers.len(), count);
+        (ring, here, there)
+    }
+
+    fn perform(ring: &mut Uring, sqe: Sqe) -> Option<Cqe> {
+        // SAFETY: the bytes live for ever, and the sockets until their sends are answered.
+        unsafe { ring.perform(sqe) }
+    }
+
+    #[test]
+    fn a_send_after_one_answer_is_answered_at_once_and_those_behind_it_are_not() {
+        let (mut ring, here, mut there) = brought(1);
+        let (enters, quiet) = (ring.counters().enters, libc::MSG_NOSIGNAL);
+        let answer = perform(&mut ring, send(&here, 7, quiet));
+        assert_eq!(answer, Some(Cqe { user_data: 7, result: 4096, flags: 0 }));
+        assert_eq!(perform(&mut ring, send(&here, 8, quiet)), None);
+        assert_eq!(ring.counters().enters, enters);
+        there.read_exact(&mut [0; 4096]).unwrap();
+        let mut answers = Vec::new();
+        ring.enter(Wait::Block, &mut answers).unwrap();
+        assert_eq!(answers, [Cqe { user_data: 8, result: 4096, flags: 0 }], "one answer each");
+        there.read_exact(&mut [0; 4096]).unwrap();
+    }
+
+    #[test]
+    fn no_other_request_is_answered_at_once() {
+        let quiet = libc::MSG_NOSIGNAL;
+        for (count, flags) in [(0, quiet), (2, quiet), (1, quiet | libc::MSG_WAITALL)] {
+            let (mut ring, here, _there) = brought(count);
+            assert_eq!(perform(&mut ring, send(&here, 7, flags)), None, "after {count}");
+        }
+        let (mut ring, here, there) = brought(1);
+        let poll = opcode::PollAdd::new(types::Fd(here.as_raw_fd()), libc::POLLIN as u32);
+        push(&mut ring, poll.build().user_data(1));
+        let mut answers = Vec::new();
+        ring.enter(Wait::Poll, &mut answers).unwrap();
+        push(&mut ring, opcode::Nop::new().build().user_data(2));
+        ring.enter(Wait::Poll, &mut answers).unwrap();
+        assert_eq!(answers.len(), 1);
+        (&there).write_all(b"!").unwrap();
+        assert_eq!(perform(&mut ring, send(&here, 7, quiet)), None, "something has come");
     }
 
     #[test]

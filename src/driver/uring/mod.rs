@@ -71,6 +71,8 @@ pub(crate) struct Uring {
     sends_alone: bool,
     /// Nothing has been pushed since the last enter, which has left nothing in the queues.
     nothing_pushed: bool,
+    /// The last enter has brought one answer.
+    brought_one: bool,
     /// Its count is not read while a poll watches it: each ring is an edge.
     kick: Arc<EventFd>,
     unparker: Unparker,
@@ -142,6 +144,7 @@ impl Uring {
             alone: None,
             sends_alone: true,
             nothing_pushed: false,
+            brought_one: false,
             unparker: Unparker::new(Arc::clone(&kick)),
             kick,
             kick_is_watched: false,
@@ -334,10 +337,28 @@ unsafe impl Driver for Uring {
         }
     }
 
+    #[inline]
+    unsafe fn perform(&mut self, mut sqe: Sqe) -> Option<Cqe> {
+        if self.brought_one && self.nothing_pushed && self.steps.is_none() {
+            if self.caps.has(Cap::SendTo) {
+                // SAFETY: the caller's promise.
+                unsafe { sendto::apply(&mut sqe) };
+            }
+            match self.send_at_once(sqe) {
+                Ok(answer) => return answer,
+                Err(other) => sqe = other,
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.push(sqe) };
+        None
+    }
+
     fn enter(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {
         if let Some(bell) = self.bell.get() {
             bell.silence();
         }
+        let before = answers.len();
         let result = match self.steps {
             None => self.trade(wait, answers),
             Some(_) => self.trade_in_steps(wait, answers),
@@ -346,6 +367,7 @@ unsafe impl Driver for Uring {
             self.ring_for_what_is_left();
         }
         self.nothing_pushed = self.ring.submission().is_empty() && self.spill.is_empty();
+        self.brought_one = answers.len() == before + 1;
         result
     }
 
