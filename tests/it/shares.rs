@@ -13,6 +13,7 @@ use quoit::sim::{self, Faults};
 use quoit::task::{self, OnPanic, Queue, yield_now};
 use quoit::time::{Instant, advance, sleep};
 
+use crate::loopback::until;
 use crate::support::on_every_driver;
 
 /// A task of `queue` that is always ready, and how often it was polled.
@@ -208,7 +209,7 @@ fn a_panic_in_a_queue_leaves_the_others_as_they_were() {
             });
         }));
         assert_eq!(ended.is_err(), then == OnPanic::ShutDown);
-        runtime.block_on(sleep(Duration::from_millis(5)));
+        runtime.block_on(until(|| order.borrow().len() == 2));
         let mut order = order.take();
         order.sort_unstable();
         assert_eq!(order, ["child", "other"]);

@@ -239,15 +239,18 @@ fn a_timer_ends_the_watching() {
     for builder in [on_io_uring(), on_io_uring().deadline_in_wait(true)] {
         let runtime = builder.spin(Duration::from_secs(1)).build().unwrap();
         runtime.block_on(async {
-            for _ in 0..200 {
+            // On a slow machine many are over before anything could be watched.
+            let mut naps = 0;
+            while naps < 200 || stats().spins <= 100 {
                 sleep(Duration::from_micros(50)).await;
+                naps += 1;
+                assert!(naps < 100_000, "nothing is watched");
             }
             let start = Instant::now();
             sleep(5 * MS).await;
             assert!(start.elapsed() >= 5 * MS && start.elapsed() < patient(900 * MS));
         });
-        let Stats { spins, fruitless_laps, .. } = runtime.stats();
-        assert!(spins > 100 && fruitless_laps == 0, "{spins} spins, {fruitless_laps} for nothing");
+        assert_eq!(runtime.stats().fruitless_laps, 0);
     }
 }
 
