@@ -191,7 +191,7 @@ impl Shard {
         );
         assert!(!fork::forked(), "block_on was called in a forked child: {}", fork::Forked);
         let _entered = current::enter(&self.core);
-        self.lap.set(self.ring.now());
+        self.begin();
         let outcome = self.scheduler.drive(
             future,
             || self.run(),
@@ -208,6 +208,13 @@ impl Shard {
                 Err(_) => unreachable!("nobody can abort the future of block_on"),
             },
         }
+    }
+
+    /// Begins the first lap after a time in which nobody has turned the loop.
+    fn begin(&self) {
+        let now = self.ring.now();
+        self.lap.set(now);
+        self.timers.look(now);
     }
 
     /// The first half of a lap: run what can run.
@@ -242,7 +249,7 @@ impl Shard {
         assert!(!fork::forked(), "turn was called in a forked child: {}", fork::Forked);
         let _entered = current::enter(&self.core);
         self.unparker.awake();
-        self.lap.set(self.ring.now());
+        self.begin();
         let polls = self.scheduler.polls();
         self.run();
         let ran = self.scheduler.polls() != polls;

@@ -167,11 +167,17 @@ impl Timers {
     pub(crate) fn fire(&self, now: u64) -> usize {
         #[cfg(canary = "early-timer")]
         let now = now + 1024;
-        if self.next().is_none_or(|next| next > now) {
+        if self.look(now) { 0 } else { self.fire_due(now) }
+    }
+
+    /// Takes note that it is `now`, if nothing is due by then; whether that is so.
+    #[inline]
+    pub(crate) fn look(&self, now: u64) -> bool {
+        let nothing_is_due = self.next().is_none_or(|next| next > now);
+        if nothing_is_due {
             self.fired_until.set(now);
-            return 0;
         }
-        self.fire_due(now)
+        nothing_is_due
     }
 
     fn fire_due(&self, now: u64) -> usize {
