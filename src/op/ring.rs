@@ -524,17 +524,19 @@ impl Ring {
             guard::discard(displaced);
             return;
         }
-        if slot.state() == State::Orphaned {
-            return self.abandon(id, cqe);
-        }
-        // SAFETY: as above.
-        let again = || unsafe { (vtable.again)(place, &cqe).then(|| (vtable.prepare)(place)) };
         if slot.is_cancelled() {
             // It is not asked again, so an interruption ends it as the cancel would have.
             let is_interrupted = cqe.result == -libc::EINTR;
             let ended = Cqe::refusal(cqe.user_data, libc::ECANCELED);
-            return self.finish(id, if is_interrupted { ended } else { cqe });
+            let cqe = if is_interrupted { ended } else { cqe };
+            match slot.state() {
+                State::Orphaned => self.abandon(id, cqe),
+                _ => self.finish(id, cqe),
+            }
+            return;
         }
+        // SAFETY: as above.
+        let again = || unsafe { (vtable.again)(place, &cqe).then(|| (vtable.prepare)(place)) };
         match self.guard(again) {
             Some(Some(sqe)) => {
                 self.push(sqe.user_data(id.user_data()));
