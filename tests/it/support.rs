@@ -5,9 +5,8 @@ use std::fs;
 use std::future::Future;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -262,23 +261,50 @@ pub(crate) fn is_instrumented() -> bool {
 
 /// Ends the process with a sentence when a test hangs: a thread that is stuck cannot be ended.
 pub(crate) struct Watch {
-    done: mpsc::Sender<()>,
+    test: Arc<Watched>,
     what: String,
+}
+
+/// What the thread that watches waits for. No channel: those of std give handles of threads back out
+/// of a sanitizer's sight.
+#[derive(Default)]
+struct Watched {
+    has_ended: AtomicBool,
+    sleep: Mutex<()>,
+    end: Condvar,
+}
+
+impl Watched {
+    fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+        // Whoever has looked before is asleep by now.
+        drop(self.sleep.lock());
+        self.end.notify_one();
+    }
+
+    /// Whether it ends in time.
+    fn ends(&self) -> bool {
+        let goes_on = |_: &mut ()| !self.has_ended.load(Ordering::Acquire);
+        let awake = self.sleep.lock().unwrap();
+        let (_awake, slept) = self.end.wait_timeout_while(awake, limit(), goes_on).unwrap();
+        !slept.timed_out()
+    }
 }
 
 impl Watch {
     pub(crate) fn over(what: impl Into<String>) -> Self {
-        let (done, hears) = mpsc::channel::<()>();
         let what = what.into();
-        let test = thread::current().name().unwrap_or("a test").to_owned();
-        let text = format!("{test} hangs {what}");
+        let name = thread::current().name().unwrap_or("a test").to_owned();
+        let text = format!("{name} hangs {what}");
+        let test = Arc::<Watched>::default();
+        let watched = Arc::clone(&test);
         thread::spawn(move || {
-            if hears.recv_timeout(limit()) == Err(RecvTimeoutError::Timeout) {
+            if !watched.ends() {
                 eprintln!("{text}; ending the process");
                 std::process::abort();
             }
         });
-        Watch { done, what }
+        Watch { test, what }
     }
 
     pub(crate) fn ends(self) {}
@@ -289,7 +315,7 @@ impl Drop for Watch {
         if thread::panicking() {
             eprintln!("this was {}", self.what);
         }
-        let _ = self.done.send(());
+        self.test.end();
     }
 }
 
