@@ -58,6 +58,7 @@ mod support_alloc;
 mod sync;
 mod sync_explore;
 mod sync_scenes;
+mod sync_wakers;
 mod task;
 mod task_builder;
 mod tcp;
