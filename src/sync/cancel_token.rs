@@ -245,6 +245,12 @@ impl Future for Cancelled {
         if !known {
             // Cloning and dropping a waker runs its code, so not under the borrow.
             let waker = context.waker().clone();
+            if this.node.cancelled.get() {
+                // By that code. Those who waited have been woken, and the places are gone.
+                this.place = None;
+                guard::discard(Some(waker));
+                return Poll::Ready(());
+            }
             let mut waiting = this.node.waiting.borrow_mut();
             let displaced = match this.place {
                 Some(place) => Some(std::mem::replace(&mut waiting[place], waker)),

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use quoit::mesh;
 use quoit::sync::{
-    Barrier, Condvar, Event, Gate, Mutex, Notify, OnceCell, RwLock, Semaphore, broadcast, mpsc,
-    oneshot, watch,
+    Barrier, CancelToken, Condvar, Event, Gate, Mutex, Notify, OnceCell, RwLock, Semaphore,
+    broadcast, mpsc, oneshot, watch,
 };
 use quoit::task::gather;
 
@@ -197,6 +197,14 @@ fn notifications_arrive_whenever_they_are_sent() {
         let gate = Gate::new();
         let pass = gate.enter().unwrap();
         (gate.close(), || drop(pass))
+    });
+    hears("who waits for a cancel", || {
+        let token = CancelToken::new();
+        (token.cancelled(), move || token.cancel())
+    });
+    hears("who waits for the cancel of a parent", || {
+        let token = CancelToken::new();
+        (token.child().cancelled(), move || token.cancel())
     });
     hears("who gathers", || {
         let (waits, notify) = shared(Notify::new());
