@@ -102,7 +102,13 @@ impl<'a, const N: usize, R: Default> Turn<'a, N, R> {
     fn poll_line(&self, ticket: &mut Ticket, context: &Context<'_>) -> Poll<()> {
         // Cloned here, and the old one dropped here: neither runs while the line is out.
         let mut waker = context.waker().clone();
-        self.with_line(|line| line.wait(ticket, &mut waker))
+        // The clone ran code of a user, so this looks once more before it stands in line.
+        let polled = match ticket.is_none() && !self.held().replace(true) {
+            true => Poll::Ready(()),
+            false => self.with_line(|line| line.wait(ticket, &mut waker)),
+        };
+        guard::discard(Some(waker));
+        polled
     }
 
     /// Gives the turn to the next in line.

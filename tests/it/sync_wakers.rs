@@ -3,16 +3,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use quoit::mesh;
+use quoit::net::{TcpListener, TcpStream};
 use quoit::sync::{
     Barrier, CancelToken, Condvar, Event, Gate, Mutex, Notify, OnceCell, RwLock, Semaphore,
     broadcast, mpsc, oneshot, watch,
 };
 use quoit::task::gather;
+
+use crate::support::on_every_driver;
 
 type Waiting = Pin<Box<dyn Future<Output = ()>>>;
 type Code = Box<dyn FnOnce()>;
@@ -275,5 +279,36 @@ fn messages_arrive_whenever_they_are_sent() {
         let (mut sender, mut receiver) = mesh::channel(1);
         sender.try_send(7).unwrap();
         (async move { sender.ready().await }, move || assert_eq!(receiver.try_recv(), Ok(7)))
+    });
+}
+
+#[test]
+fn a_turn_is_got_whenever_it_is_passed_on() {
+    on_every_driver(|| async {
+        let listener = Rc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let address = listener.local_addr().unwrap();
+        let accept = || {
+            let listener = listener.clone();
+            async move { listener.accept().await.unwrap().1 }
+        };
+        // It is passed on while the next comes to wait for it.
+        let first = begun(accept());
+        let mut second = Box::pin(accept());
+        ON_CLONE.with(|place| *place.borrow_mut() = Some(Box::new(|| drop(first))));
+        assert!(Hooked::new(0).poll(second.as_mut()).is_pending());
+        assert!(ON_CLONE.take().is_none(), "the waker was cloned");
+        let client = TcpStream::connect(address).await.unwrap();
+        assert_eq!(second.await, client.local_addr().unwrap());
+
+        // Whoever gets it brings a waker that panics when it is dropped.
+        let (first, mut second, third) = (begun(accept()), begun(accept()), begun(accept()));
+        drop(first);
+        ON_DROP.with(|place| *place.borrow_mut() = Some(Box::new(|| panic!("on purpose"))));
+        let polled = catch_unwind(AssertUnwindSafe(|| Hooked::new(0).poll(second.as_mut())));
+        ON_DROP.take();
+        drop(second);
+        let client = TcpStream::connect(address).await.unwrap();
+        assert_eq!(third.await, client.local_addr().unwrap());
+        assert!(polled.is_ok_and(|polled| polled.is_pending()), "the panic is its own");
     });
 }
