@@ -528,6 +528,10 @@ impl Scheduler {
         if !task.is_joined_by(context.waker()) {
             let joiner = self.joiner(context.waker());
             task.set_joiner(joiner);
+            if task.has(DONE) {
+                // A waker that was cloned or displaced has ended it, with its scope.
+                self.tell(task.take_joiner());
+            }
         }
     }
 

@@ -10,11 +10,12 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use quoit::mesh;
 use quoit::net::{TcpListener, TcpStream};
+use quoit::runtime::run;
 use quoit::sync::{
     Barrier, CancelToken, Condvar, Event, Gate, Mutex, Notify, OnceCell, RwLock, Semaphore,
     broadcast, mpsc, oneshot, watch,
 };
-use quoit::task::gather;
+use quoit::task::{gather, scope};
 
 use crate::support::on_every_driver;
 
@@ -280,6 +281,22 @@ fn messages_arrive_whenever_they_are_sent() {
         sender.try_send(7).unwrap();
         (async move { sender.ready().await }, move || assert_eq!(receiver.try_recv(), Ok(7)))
     });
+}
+
+#[test]
+fn the_end_of_a_task_is_told_whenever_it_comes() {
+    run(async {
+        hears("who awaits a task of a scope", || {
+            let handle = Rc::new(Cell::new(None));
+            let place = handle.clone();
+            let whole = begun(scope(async move |scope| {
+                place.set(Some(scope.spawn(pending::<Result<(), ()>>())));
+                pending::<Result<(), ()>>().await
+            }));
+            (handle.take().unwrap(), || drop(whole))
+        });
+    })
+    .unwrap();
 }
 
 #[test]
