@@ -13,6 +13,7 @@ use super::abort::AbortHandle;
 use super::join::{JoinError, JoinHandle};
 use super::members::{Ended, Member};
 use super::spawn;
+use crate::sys::current;
 
 /// A set of tasks: their outcomes are taken in the order in which they come.
 ///
@@ -77,6 +78,11 @@ impl<T> JoinSet<T> {
         F: Future<Output = T> + 'static,
         T: 'static,
     {
+        // Not left to `spawn`: a member that is dropped there would tell the set that it has ended.
+        assert!(
+            current::id().is_some(),
+            "JoinSet::spawn was called outside of a runtime; start one with `quoit::runtime::run`"
+        );
         let place = self.tasks.vacant_entry();
         let key = u32::try_from(place.key()).expect("a core has fewer than 2^32 tasks");
         place.insert(spawn(Member::new(future, &self.ended, key))).abort_handle()

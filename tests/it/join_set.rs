@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -138,6 +139,22 @@ fn a_panic_is_the_outcome_of_its_task_alone() {
         });
         assert!(set.join_next().await.unwrap().unwrap_err().is_panic());
         assert_eq!(set.join_next().await.unwrap().unwrap(), 1);
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_task_that_could_not_be_started_leaves_nothing_in_the_set() {
+    let mut set = JoinSet::new();
+    let refused = catch_unwind(AssertUnwindSafe(|| set.spawn(pending::<i32>())));
+    assert!(refused.is_err(), "there is no runtime here");
+    assert_eq!(set.len(), 0);
+    run(async move {
+        set.spawn(pending());
+        set.spawn(async { 1 });
+        yield_now().await;
+        assert_eq!(set.try_join_next().expect("it has ended").unwrap(), 1);
+        assert!(set.try_join_next().is_none());
     })
     .unwrap();
 }
