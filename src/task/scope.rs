@@ -226,13 +226,19 @@ impl<E> State<E> {
     /// Drops the futures of all tasks that are left, those that are started meanwhile included.
     fn end(&self) {
         loop {
-            let task = self.tasks.borrow().iter().next().map(|(key, name)| (key, *name));
-            let Some((key, (core, id))) = task else { break };
-            registry::on_core(core, move |scheduler| scheduler.end_now(id));
-            // One that could not end here ends at its next turn. The place may be another's by now.
-            let mut tasks = self.tasks.borrow_mut();
-            if tasks.get(key).is_some_and(|left| left.1 == id) {
-                tasks.remove(key);
+            // All at once: to look for each from the beginning would be quadratic.
+            let left: Vec<_> =
+                self.tasks.borrow().iter().map(|(key, (core, id))| (key, *core, *id)).collect();
+            if left.is_empty() {
+                break;
+            }
+            for (key, core, id) in left {
+                registry::on_core(core, move |scheduler| scheduler.end_now(id));
+                // One that could not end here ends at its next turn. The place may be another's by now.
+                let mut tasks = self.tasks.borrow_mut();
+                if tasks.get(key).is_some_and(|left| left.1 == id) {
+                    tasks.remove(key);
+                }
             }
         }
         self.ended.set(true);

@@ -16,7 +16,7 @@ use quoit::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::loopback::{isolated, ledger, pair_of_ours};
 use crate::quarantine::{QuarantineBuf, violations};
-use crate::support::on_every_driver;
+use crate::support::{Watch, on_every_driver, scaled};
 use crate::support_alloc::allocations;
 
 /// Counts how many of its clones are there.
@@ -452,6 +452,23 @@ fn what_a_scope_had_in_flight_is_given_back() {
         assert_eq!(&buf[..count], b"here");
     });
     assert_eq!(violations(), 0);
+}
+
+#[test]
+fn a_scope_of_very_many_tasks_ends_as_fast_as_it_began() {
+    // To look for each from the beginning would take minutes.
+    let watch = Watch::over("at the end of a large scope");
+    run(async {
+        let alive = Alive::default();
+        let whole = scope(async |scope: Scope<()>| {
+            (0..scaled(200_000)).for_each(|_| drop(scope.spawn(alive.stuck::<Result<(), ()>>())));
+            Err::<(), ()>(())
+        });
+        assert!(whole.await.is_err());
+        assert_eq!(alive.count(), 0);
+    })
+    .unwrap();
+    watch.ends();
 }
 
 #[test]
