@@ -48,11 +48,13 @@ pub struct Receiver<T> {
     turn: usize,
     in_a_row: u32,
     spree: u32,
+    /// Messages since it last looked for new senders.
+    since_met: u32,
 }
 
 impl<T: Send + 'static> Receiver<T> {
     pub(super) fn new(hub: Arc<Hub<T>>) -> Self {
-        Receiver { hub, lanes: Vec::new(), turn: 0, in_a_row: 0, spree: 0 }
+        Receiver { hub, lanes: Vec::new(), turn: 0, in_a_row: 0, spree: 0, since_met: 0 }
     }
 
     /// The next message; `None` when every sender is gone and all they sent was received.
@@ -97,6 +99,10 @@ impl<T: Send + 'static> Receiver<T> {
     /// There is none now, or there will never be one.
     #[inline]
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
+        if self.since_met >= SPREE {
+            // Those that it knows may never leave it without a message.
+            self.meet();
+        }
         if let Some(message) = self.take_in_turn() {
             return Ok(message);
         }
@@ -106,7 +112,6 @@ impl<T: Send + 'static> Receiver<T> {
     fn poll_recv(&mut self, context: &Context<'_>) -> Poll<Option<T>> {
         if self.spree >= SPREE {
             self.spree = 0;
-            self.meet();
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -133,6 +138,7 @@ impl<T: Send + 'static> Receiver<T> {
         let incoming = self.lanes.get_mut(self.turn)?;
         let message = incoming.lane.pop()?;
         self.in_a_row += 1;
+        self.since_met += 1;
         ring_soon(&incoming.room, &mut incoming.told);
         Some(message)
     }
@@ -165,6 +171,7 @@ impl<T: Send + 'static> Receiver<T> {
 
     /// Takes up new senders. Whether there were any.
     fn meet(&mut self) -> bool {
+        self.since_met = 0;
         if forked() {
             // A thread of the parent may have held the lock.
             return false;

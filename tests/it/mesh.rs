@@ -206,6 +206,22 @@ fn a_sender_that_never_pauses_leaves_the_others_their_turn() {
 }
 
 #[test]
+fn a_sender_that_comes_later_has_its_turn_though_another_never_pauses() {
+    let (mut busy, mut receiver) = mesh::channel(64);
+    (0..64).for_each(|_| busy.try_send("busy").unwrap());
+    assert_eq!(receiver.try_recv(), Ok("busy"));
+    let mut late = busy.clone();
+    late.try_send("late").unwrap();
+    let mut before = 0;
+    while receiver.try_recv() == Ok("busy") {
+        // There is always another.
+        busy.try_send("busy").unwrap();
+        before += 1;
+        assert!(before <= 512, "{before} messages of the other sender came first");
+    }
+}
+
+#[test]
 fn whoever_has_much_to_send_or_receive_pauses_for_others() {
     on_every_driver(|| async {
         let (mut sender, mut receiver) = mesh::channel(1 << 12);
