@@ -137,7 +137,7 @@ impl<T: Send + 'static> Receiver<T> {
         }
         let incoming = self.lanes.get_mut(self.turn)?;
         let message = incoming.lane.pop()?;
-        self.in_a_row += 1;
+        self.in_a_row = self.in_a_row.saturating_add(1);
         self.since_met += 1;
         ring_soon(&incoming.room, &mut incoming.told);
         Some(message)
@@ -196,6 +196,21 @@ impl<T> Drop for Receiver<T> {
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver").field("senders", &self.lanes.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::channel;
+
+    #[test]
+    fn one_sender_may_be_received_from_for_ever() {
+        let (mut sender, mut receiver) = channel(4);
+        (0..4).for_each(|number| sender.try_send(number).unwrap());
+        assert_eq!(receiver.try_recv(), Ok(0));
+        // As after so many.
+        receiver.in_a_row = u32::MAX;
+        (1..4).for_each(|number| assert_eq!(receiver.try_recv(), Ok(number)));
     }
 }
 

@@ -152,7 +152,8 @@ impl<T: Send + 'static> Sender<T> {
             return Err(TrySendError::Closed(message));
         }
         self.lane.push(message).map_err(TrySendError::Full)?;
-        self.spree += 1;
+        // Only `poll_ready` looks at it, and there may be none.
+        self.spree = self.spree.saturating_add(1);
         ring_soon(&self.arrived, &mut self.told);
         Ok(())
     }
@@ -188,5 +189,19 @@ impl<T> Drop for Sender<T> {
 impl<T> fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sender").field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_never_waits_may_send_for_ever() {
+        let (mut sender, mut receiver) = channel(4);
+        // As after so many.
+        sender.spree = u32::MAX;
+        (0..4).for_each(|number| sender.try_send(number).unwrap());
+        (0..4).for_each(|number| assert_eq!(receiver.try_recv(), Ok(number)));
     }
 }
