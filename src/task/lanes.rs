@@ -33,8 +33,9 @@ pub(super) struct Lane {
     shares: Cell<u32>,
     /// How long it has run.
     ran: Cell<u64>,
-    /// The same, by its shares: the lane in which this is least is next.
-    share_time: Cell<u64>,
+    /// The same, by its shares: the lane in which this is least is next. In 64 bits it would wrap
+    /// around when a lane of one share has run for 213 days.
+    share_time: Cell<u128>,
     /// It had something to do when a turn was last given.
     was_ready: Cell<bool>,
 }
@@ -68,7 +69,7 @@ impl Lane {
         let took = took.max(polls * POLL_NS);
         self.ran.set(self.ran.get() + took);
         let weighed = took.saturating_mul(u64::from(MOST_SHARES)) / u64::from(self.shares.get());
-        self.share_time.set(self.share_time.get() + weighed);
+        self.share_time.set(self.share_time.get() + u128::from(weighed));
     }
 }
 
@@ -78,7 +79,7 @@ pub(super) struct Lanes {
     /// The one that has its turn.
     pub(super) current: Cell<u8>,
     /// How far the lane was that had the last turn.
-    reached: Cell<u64>,
+    reached: Cell<u128>,
     clock: Rc<dyn Fn() -> u64>,
 }
 
@@ -269,5 +270,28 @@ impl List {
                 others.append(header);
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_of_one_share_that_has_run_for_a_year_takes_its_turns_as_before() {
+        let lanes = Lanes::new(Rc::new(|| 0));
+        let (first, second) = (lanes.get(0), lanes.get(lanes.add("background".into(), 1)));
+        // Something is ready in it; that is all that is looked at.
+        second.list.append(NonNull::dangling());
+        let turn = |is_ready| lanes.next(is_ready).expect("one of them is ready").0;
+        assert_eq!(turn(false), 1);
+        let half_a_year = 182 * 24 * 3600 * 1_000_000_000;
+        (0..2).for_each(|_| second.charge(half_a_year, 1));
+        assert_eq!(turn(false), 1);
+        assert_eq!(turn(true), 0, "whoever has slept comes next");
+        first.charge(10 * TURN_NS, 1);
+        assert_eq!(turn(true), 1, "and goes on where the other is");
+        second.charge(TURN_NS, 1);
+        assert_eq!(turn(true), 0);
     }
 }
