@@ -9,15 +9,18 @@
 //! It knows GET, SET (EX, PX), DEL, INCR, INCRBY, MGET, MSET, EXPIRE, TTL, PING, ECHO, INFO and QUIT.
 //!
 //! Every core has its share of the keys for itself, without a lock. What has arrived from a client is
-//! taken apart into actions on single keys; each core is asked once for all of its own. Actions on one
-//! key keep their order, and replies that of their requests. A request of several keys is no
-//! transaction. A connection holds at most one request, and the replies of [`BATCH`] of them.
+//! taken apart into actions on single keys. Those that live here are performed where they stand; each
+//! other core is asked once for all of its own. Actions on one key keep their order, and replies that
+//! of their requests. A request of several keys is no transaction. A connection holds at most one
+//! request, and the replies of [`BATCH`] of them.
 
 mod store;
 mod wire;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
+use std::mem::take;
 use std::time::Duration;
 
 use quoit::net::{TcpListener, TcpStream};
@@ -26,7 +29,7 @@ use quoit::task::JoinSet;
 use quoit::time::interval;
 
 use store::{Action, Store};
-use wire::{Malformed, Parser, Reply};
+use wire::{Malformed, Parser, Reply, Request};
 
 static STORE: PerCore<RefCell<Store>> = PerCore::new(Default::default);
 
@@ -61,225 +64,242 @@ async fn serve(core: &Core, address: &str) -> io::Result<()> {
 
 /// Serves one client, until it leaves or says what no client says.
 async fn converse(stream: &TcpStream) -> io::Result<()> {
-    let (mut parser, cores) = (Parser::default(), runtime::cores());
-    let mut out = Vec::new();
+    let (mut parser, mut batch) = (Parser::default(), Batch::new());
     while let Some(bytes) = stream.recv().await? {
         parser.feed(&bytes);
         drop(bytes);
         loop {
-            let mut batch = Batch::default();
-            let ended = batch.fill(&mut parser);
-            let count = batch.answers.len();
-            batch.perform(&mut out, &cores).await;
-            let over = match ended {
-                Ok(quits) => quits,
-                Err(Malformed(why)) => {
-                    Reply::Error(format!("ERR Protocol error: {why}")).write(&mut out);
-                    true
-                }
-            };
-            if !out.is_empty() {
-                out = stream.write_all(out).await?;
-                out.clear();
-                // One large answer is not kept for all the small ones that follow.
-                out.shrink_to(64 << 10);
+            let then = STORE.with(|store| batch.fill(&mut parser, &mut store.borrow_mut()));
+            let replies = batch.finish().await?;
+            if !replies.is_empty() {
+                batch.reuse(stream.write_all(replies).await?);
             }
-            if over {
-                return Ok(());
-            }
-            if count < BATCH {
-                break;
+            match then {
+                Then::ServeMore => {}
+                Then::Receive => break,
+                Then::Leave => return Ok(()),
             }
         }
     }
     Ok(())
 }
 
-/// How an answer is made of the replies to its actions.
-enum Answer {
-    Ready(Reply),
-    /// The reply to this action.
-    One,
-    /// All of so many, in an array.
-    Each(usize),
-    /// The sum of so many.
-    Sum(usize),
-    /// So many that cannot fail.
-    Ok(usize),
+/// What follows a batch.
+enum Then {
+    ServeMore,
+    Receive,
+    Leave,
+}
+
+/// Requests that are served together.
+struct Batch {
+    cores: Vec<Handle>,
+    here: usize,
+    /// The replies, but for what is to come from other cores.
+    out: Vec<u8>,
+    /// What each core is asked.
+    shares: Vec<Vec<(Vec<u8>, Action<'static>)>>,
+    /// What belongs between the replies, and where, in order.
+    missing: Vec<(usize, Missing)>,
+}
+
+enum Missing {
+    /// The next reply of this core.
+    Reply(usize),
+    /// Nothing, but this core replies.
+    Nothing(usize),
+    /// Nothing yet: the next reply of this core is a part of a sum.
+    Part(usize),
+    /// The sum of this and of the parts before.
+    Sum(i64),
     /// What is known of the server.
     Info,
 }
 
-/// Requests, taken apart into actions on single keys.
-#[derive(Default)]
-struct Batch {
-    answers: Vec<Answer>,
-    actions: Vec<(Vec<u8>, Action)>,
-}
-
 impl Batch {
-    /// Takes what has arrived, up to [`BATCH`] requests. Whether the client leaves.
-    fn fill(&mut self, parser: &mut Parser) -> Result<bool, Malformed> {
-        while self.answers.len() < BATCH
-            && let Some(strings) = parser.next()?
-        {
-            let quits = strings[0].eq_ignore_ascii_case(b"quit");
-            let answer = self
-                .take_apart(strings)
-                .unwrap_or_else(|why| Answer::Ready(Reply::Error(format!("ERR {why}"))));
-            self.answers.push(answer);
-            if quits {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    fn new() -> Self {
+        let cores = runtime::cores();
+        let shares = cores.iter().map(|_| Vec::new()).collect();
+        let (here, out, missing) = (runtime::core().index(), Vec::new(), Vec::new());
+        Batch { cores, here, out, shares, missing }
     }
 
-    fn take_apart(&mut self, mut strings: Vec<Vec<u8>>) -> Result<Answer, String> {
-        let mut name = strings.remove(0);
-        let args = strings;
-        name.make_ascii_uppercase();
-        let few = || {
-            let name = String::from_utf8_lossy(&name).to_lowercase();
-            format!("wrong number of arguments for '{name}' command")
-        };
-        let mut one = |key: Vec<u8>, action| {
-            self.actions.push((key, action));
-            Answer::One
-        };
-        Ok(match (name.as_slice(), args.len()) {
-            (b"PING", 0) => Answer::Ready(Reply::Simple("PONG")),
-            (b"PING" | b"ECHO", 1) => Answer::Ready(Reply::Bulk(args.into_iter().next())),
-            (b"QUIT", 0) => Answer::Ready(Reply::Simple("OK")),
-            (b"INFO", _) => Answer::Info,
-            (b"GET", 1) => one(only(args), Action::Get),
-            (b"TTL", 1) => one(only(args), Action::TimeLeft),
-            (b"INCR", 1) => one(only(args), Action::Add(1)),
-            (b"INCRBY", 2) => {
-                let [key, number] = pair(args);
-                one(key, Action::Add(number_of(&number)?))
-            }
-            (b"EXPIRE", 2) => {
-                let [key, seconds] = pair(args);
-                let seconds = number_of(&seconds)?;
-                // One in the past removes the key at once.
-                let lives = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-                one(key, Action::Expire(lives))
-            }
-            (b"SET", 2 | 4) => {
-                let lives = match args.get(2..) {
-                    Some([unit, count]) => Some(time_of(unit, count)?),
-                    _ => None,
-                };
-                let [key, value] = pair(args);
-                one(key, Action::Set(value, lives))
-            }
-            (b"DEL", 1..) => {
-                let count = args.len();
-                self.actions.extend(args.into_iter().map(|key| (key, Action::Delete)));
-                Answer::Sum(count)
-            }
-            (b"MGET", 1..) => {
-                let count = args.len();
-                self.actions.extend(args.into_iter().map(|key| (key, Action::Get)));
-                Answer::Each(count)
-            }
-            (b"MSET", 2..) if args.len().is_multiple_of(2) => {
-                let count = args.len() / 2;
-                let mut args = args.into_iter();
-                while let (Some(key), Some(value)) = (args.next(), args.next()) {
-                    self.actions.push((key, Action::Set(value, None)));
+    /// Serves what has arrived, up to [`BATCH`] requests.
+    fn fill(&mut self, parser: &mut Parser, store: &mut Store) -> Then {
+        for _ in 0..BATCH {
+            let request = match parser.next() {
+                Ok(Some(request)) => request,
+                Ok(None) => return Then::Receive,
+                Err(Malformed(why)) => {
+                    Reply::Error(format!("ERR Protocol error: {why}")).write(&mut self.out);
+                    return Then::Leave;
                 }
-                Answer::Ok(count)
+            };
+            if let Err(why) = self.serve(request, store) {
+                Reply::Error(format!("ERR {why}")).write(&mut self.out);
+            }
+            if request.string(0).eq_ignore_ascii_case(b"quit") {
+                return Then::Leave;
+            }
+        }
+        Then::ServeMore
+    }
+
+    fn serve(&mut self, request: Request<'_>, store: &mut Store) -> Result<(), String> {
+        let arg = |index| request.string(index);
+        let name = request.string(0);
+        // Longer than any name that is known.
+        let mut upper = [0; 8];
+        let upper = &mut upper[..name.len().min(8)];
+        upper.copy_from_slice(&name[..upper.len()]);
+        upper.make_ascii_uppercase();
+        match (&*upper, request.len() - 1) {
+            (b"PING", 0) => Reply::Simple("PONG").write(&mut self.out),
+            (b"PING" | b"ECHO", 1) => Reply::Bulk(Some(arg(1).into())).write(&mut self.out),
+            (b"QUIT", 0) => Reply::Simple("OK").write(&mut self.out),
+            (b"INFO", _) => self.miss(Missing::Info),
+            (b"GET", 1) => self.one(store, arg(1), Action::Get),
+            (b"TTL", 1) => self.one(store, arg(1), Action::TimeLeft),
+            (b"INCR", 1) => self.one(store, arg(1), Action::Add(1)),
+            (b"INCRBY", 2) => self.one(store, arg(1), Action::Add(number_of(arg(2))?)),
+            (b"EXPIRE", 2) => {
+                // One in the past removes the key at once.
+                let seconds = u64::try_from(number_of(arg(2))?).unwrap_or(0);
+                self.one(store, arg(1), Action::Expire(Duration::from_secs(seconds)));
+            }
+            (b"SET", 2) => self.one(store, arg(1), Action::Set(arg(2).into(), None)),
+            (b"SET", 4) => {
+                let lives = time_of(arg(3), arg(4))?;
+                self.one(store, arg(1), Action::Set(arg(2).into(), Some(lives)));
+            }
+            (b"DEL", 1..) => self.delete(store, request.strings().skip(1)),
+            (b"MGET", count @ 1..) => {
+                wire::array(&mut self.out, count);
+                for key in request.strings().skip(1) {
+                    self.one(store, key, Action::Get);
+                }
+            }
+            (b"MSET", count @ 2..) if count.is_multiple_of(2) => {
+                for key in (1..count).step_by(2) {
+                    let set = Action::Set(arg(key + 1).into(), None);
+                    if let Asked::Of(core) = self.ask(store, arg(key), set) {
+                        self.miss(Missing::Nothing(core));
+                    }
+                }
+                Reply::Simple("OK").write(&mut self.out);
             }
             (
                 b"PING" | b"ECHO" | b"QUIT" | b"GET" | b"TTL" | b"INCR" | b"INCRBY" | b"EXPIRE"
                 | b"SET" | b"DEL" | b"MGET" | b"MSET",
                 _,
-            ) => return Err(few()),
+            ) => {
+                let name = String::from_utf8_lossy(name).to_lowercase();
+                return Err(format!("wrong number of arguments for '{name}' command"));
+            }
             _ => return Err(format!("unknown command '{}'", name.escape_ascii())),
-        })
+        }
+        Ok(())
     }
 
-    /// Has every action done where its key lives, and writes the answers.
-    async fn perform(self, out: &mut Vec<u8>, cores: &[Handle]) {
-        let mut shares: Vec<Vec<_>> = cores.iter().map(|_| Vec::new()).collect();
-        let mut replies: Vec<Option<Reply>> = Vec::new();
-        for (key, action) in self.actions {
-            let core = runtime::core_for(&key).index();
-            shares[core].push((replies.len(), key, action));
-            replies.push(None);
+    /// Performs an action whose reply is that of its request.
+    fn one(&mut self, store: &mut Store, key: &[u8], action: Action<'_>) {
+        match self.ask(store, key, action) {
+            Asked::Here(reply) => reply.write(&mut self.out),
+            Asked::Of(core) => self.miss(Missing::Reply(core)),
         }
-        let here = runtime::core().index();
-        let asked: Vec<_> = (shares.into_iter().enumerate())
-            .filter(|(_, share)| !share.is_empty())
-            .map(|(core, share)| {
-                (core, share.iter().map(|(place, ..)| *place).collect::<Vec<_>>(), share)
-            })
-            .map(|(core, places, share)| match core == here {
-                true => (places, Share::Here(perform_here(share))),
-                false => {
-                    (places, Share::There(cores[core].call(async move || perform_here(share))))
-                }
-            })
-            .collect();
-        for (places, share) in asked {
-            let done = match share {
-                Share::Here(done) => done,
-                Share::There(call) => call.await.unwrap_or_else(|gone| {
-                    let gone = Reply::Error(format!("ERR {gone}"));
-                    vec![gone; places.len()]
-                }),
-            };
-            for (place, reply) in places.into_iter().zip(done) {
-                replies[place] = Some(reply);
+    }
+
+    fn delete<'a>(&mut self, store: &mut Store, keys: impl Iterator<Item = &'a [u8]>) {
+        let (mut sum, missing) = (0, self.missing.len());
+        for key in keys {
+            match self.ask(store, key, Action::Delete) {
+                Asked::Here(reply) => sum += reply.integer(),
+                Asked::Of(core) => self.miss(Missing::Part(core)),
             }
         }
-        let mut replies = replies.into_iter().flatten();
-        for answer in self.answers {
-            let reply = match answer {
-                Answer::Ready(reply) => reply,
-                Answer::One => replies.next().expect("every action has a reply"),
-                Answer::Each(count) => Reply::Array(replies.by_ref().take(count).collect()),
-                Answer::Sum(count) => sum(replies.by_ref().take(count)),
-                Answer::Ok(count) => {
-                    let mut failed = replies.by_ref().take(count);
-                    let failed = failed.find(|reply| matches!(reply, Reply::Error(_)));
-                    failed.unwrap_or(Reply::Simple("OK"))
-                }
-                Answer::Info => {
-                    info().await.unwrap_or_else(|gone| Reply::Error(format!("ERR {gone}")))
-                }
-            };
-            reply.write(out);
+        if self.missing.len() == missing {
+            Reply::Integer(sum).write(&mut self.out);
+        } else {
+            self.miss(Missing::Sum(sum));
         }
+    }
+
+    /// Performs an action if its key lives here, and keeps it for its core if not.
+    fn ask<'s>(&mut self, store: &'s mut Store, key: &[u8], action: Action<'_>) -> Asked<'s> {
+        let core = runtime::core_for(key).index();
+        if core == self.here {
+            return Asked::Here(store.perform(key, action));
+        }
+        self.shares[core].push((key.to_vec(), action.into_owned()));
+        Asked::Of(core)
+    }
+
+    fn miss(&mut self, what: Missing) {
+        self.missing.push((self.out.len(), what));
+    }
+
+    /// Has the other cores perform their shares, and returns the replies.
+    ///
+    /// # Errors
+    /// A core has ended, and its keys with it.
+    async fn finish(&mut self) -> io::Result<Vec<u8>> {
+        let here = take(&mut self.out);
+        if self.missing.is_empty() {
+            return Ok(here);
+        }
+        let shares = self.shares.iter_mut().map(take);
+        let calls = shares.zip(&self.cores).map(|(share, core)| {
+            (!share.is_empty()).then(|| core.call(async move || perform_all(share)))
+        });
+        let mut replies = Vec::new();
+        for call in calls.collect::<Vec<_>>() {
+            let done = match call {
+                Some(call) => call.await.map_err(io::Error::other)?,
+                None => Vec::new(),
+            };
+            replies.push(done.into_iter());
+        }
+        let mut next = |core: usize| replies[core].next().expect("each action has a reply");
+        let (mut out, mut written, mut sum) = (Vec::new(), 0, 0);
+        for (at, what) in self.missing.drain(..) {
+            out.extend_from_slice(&here[written..at]);
+            written = at;
+            match what {
+                Missing::Reply(core) => next(core).write(&mut out),
+                Missing::Nothing(core) => drop(next(core)),
+                Missing::Part(core) => sum += next(core).integer(),
+                Missing::Sum(part) => Reply::Integer(part + take(&mut sum)).write(&mut out),
+                Missing::Info => info().await.map_err(io::Error::other)?.write(&mut out),
+            }
+        }
+        out.extend_from_slice(&here[written..]);
+        Ok(out)
+    }
+
+    /// Takes back the memory of replies that were sent, but for that of a large one.
+    fn reuse(&mut self, mut sent: Vec<u8>) {
+        sent.clear();
+        sent.shrink_to(64 << 10);
+        self.out = sent;
     }
 }
 
-enum Share<Call> {
-    Here(Vec<Reply>),
-    There(Call),
+/// Where an action was, or is to be, performed.
+enum Asked<'s> {
+    Here(Reply<'s>),
+    Of(usize),
 }
 
-fn perform_here(share: Vec<(usize, Vec<u8>, Action)>) -> Vec<Reply> {
+fn perform_all(share: Vec<(Vec<u8>, Action<'static>)>) -> Vec<Reply<'static>> {
     STORE.with(|store| {
         let mut store = store.borrow_mut();
-        share.into_iter().map(|(_, key, action)| store.perform(key, action)).collect()
+        let replies =
+            share.into_iter().map(|(key, action)| store.perform(&key, action).into_owned());
+        replies.collect()
     })
 }
 
-fn sum(replies: impl Iterator<Item = Reply>) -> Reply {
-    let mut sum = 0;
-    for reply in replies {
-        match reply {
-            Reply::Integer(number) => sum += number,
-            other => return other,
-        }
-    }
-    Reply::Integer(sum)
-}
-
-async fn info() -> Result<Reply, Gone> {
+async fn info() -> Result<Reply<'static>, Gone> {
     let keys = runtime::map_cores(async || STORE.with(|store| store.borrow().len())).await?;
     let text = format!(
         "# Server\r\nquoit_version:{}\r\nkernel:{}\r\n# Keyspace\r\ncores:{}\r\nkeys:{}\r\n",
@@ -288,16 +308,7 @@ async fn info() -> Result<Reply, Gone> {
         keys.len(),
         keys.iter().sum::<usize>()
     );
-    Ok(Reply::Bulk(Some(text.into_bytes())))
-}
-
-fn only(args: Vec<Vec<u8>>) -> Vec<u8> {
-    args.into_iter().next().expect("they were counted")
-}
-
-fn pair(args: Vec<Vec<u8>>) -> [Vec<u8>; 2] {
-    let mut args = args.into_iter();
-    [(); 2].map(|()| args.next().expect("they were counted"))
+    Ok(Reply::Bulk(Some(Cow::Owned(text.into_bytes()))))
 }
 
 fn number_of(text: &[u8]) -> Result<i64, String> {

@@ -1,6 +1,6 @@
 //! One core's share of the keys.
 
-use std::collections::hash_map::Entry;
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -10,13 +10,26 @@ use crate::wire::Reply;
 
 /// What is done to one key, where the key lives.
 #[derive(Debug)]
-pub(crate) enum Action {
+pub(crate) enum Action<'a> {
     Get,
-    Set(Vec<u8>, Option<Duration>),
+    Set(Cow<'a, [u8]>, Option<Duration>),
     Delete,
     Add(i64),
     Expire(Duration),
     TimeLeft,
+}
+
+impl Action<'_> {
+    pub(crate) fn into_owned(self) -> Action<'static> {
+        match self {
+            Action::Get => Action::Get,
+            Action::Set(bytes, lives) => Action::Set(bytes.into_owned().into(), lives),
+            Action::Delete => Action::Delete,
+            Action::Add(number) => Action::Add(number),
+            Action::Expire(lives) => Action::Expire(lives),
+            Action::TimeLeft => Action::TimeLeft,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -36,41 +49,26 @@ impl Store {
         self.keys.len()
     }
 
-    pub(crate) fn perform(&mut self, key: Vec<u8>, action: Action) -> Reply {
+    pub(crate) fn perform(&mut self, key: &[u8], action: Action<'_>) -> Reply<'_> {
         self.expire();
         match action {
-            Action::Get => Reply::Bulk(self.keys.get(&key).map(|value| value.bytes.clone())),
+            Action::Get => Reply::Bulk(self.keys.get(key).map(|value| Cow::from(&value.bytes))),
             Action::Set(bytes, lives) => {
-                let expires = lives.map(|lives| Instant::now() + lives);
-                let old = match self.keys.get_mut(&key) {
-                    Some(value) => {
-                        value.bytes = bytes;
-                        std::mem::replace(&mut value.expires, expires)
-                    }
-                    None => {
-                        self.keys.insert(key.clone(), Value { bytes, expires });
-                        None
-                    }
-                };
-                if let Some(at) = old {
-                    self.deadlines.remove(&(at, key.clone()));
-                }
-                if let Some(at) = expires {
-                    self.deadlines.insert((at, key));
-                }
+                self.set(key, &bytes, lives.map(|lives| Instant::now() + lives));
                 Reply::Simple("OK")
             }
-            Action::Delete => Reply::Integer(i64::from(self.remove(&key))),
+            Action::Delete => Reply::Integer(i64::from(self.remove(key))),
             Action::Add(number) => self.add(key, number),
             Action::Expire(lives) => {
-                let Some(value) = self.keys.get_mut(&key) else { return Reply::Integer(0) };
+                let Some(value) = self.keys.get_mut(key) else { return Reply::Integer(0) };
                 let at = Instant::now() + lives;
-                let old = value.expires.replace(at);
-                old.map(|old| self.deadlines.remove(&(old, key.clone())));
-                self.deadlines.insert((at, key));
+                if let Some(old) = value.expires.replace(at) {
+                    self.deadlines.remove(&(old, key.to_vec()));
+                }
+                self.deadlines.insert((at, key.to_vec()));
                 Reply::Integer(1)
             }
-            Action::TimeLeft => Reply::Integer(match self.keys.get(&key) {
+            Action::TimeLeft => Reply::Integer(match self.keys.get(key) {
                 None => -2,
                 Some(Value { expires: None, .. }) => -1,
                 Some(Value { expires: Some(at), .. }) => {
@@ -81,20 +79,41 @@ impl Store {
         }
     }
 
-    fn add(&mut self, key: Vec<u8>, number: i64) -> Reply {
-        let entry = self.keys.entry(key);
-        let old = match &entry {
-            Entry::Vacant(_) => Some(0),
-            Entry::Occupied(entry) => {
-                let text = std::str::from_utf8(&entry.get().bytes).ok();
+    fn set(&mut self, key: &[u8], bytes: &[u8], expires: Option<Instant>) {
+        let old = match self.keys.get_mut(key) {
+            Some(value) => {
+                value.write(bytes);
+                std::mem::replace(&mut value.expires, expires)
+            }
+            None => {
+                self.keys.insert(key.to_vec(), Value { bytes: bytes.to_vec(), expires });
+                None
+            }
+        };
+        if let Some(at) = old {
+            self.deadlines.remove(&(at, key.to_vec()));
+        }
+        if let Some(at) = expires {
+            self.deadlines.insert((at, key.to_vec()));
+        }
+    }
+
+    fn add(&mut self, key: &[u8], number: i64) -> Reply<'static> {
+        let old = match self.keys.get(key) {
+            None => Some(0),
+            Some(value) => {
+                let text = std::str::from_utf8(&value.bytes).ok();
                 text.and_then(|text| text.parse::<i64>().ok())
             }
         };
         let Some(new) = old.and_then(|old| old.checked_add(number)) else {
             return Reply::Error("ERR value is not an integer or out of range".into());
         };
-        let value = entry.or_insert(Value { bytes: Vec::new(), expires: None });
-        value.bytes = new.to_string().into_bytes();
+        let bytes = new.to_string().into_bytes();
+        match self.keys.get_mut(key) {
+            Some(value) => value.write(&bytes),
+            None => _ = self.keys.insert(key.to_vec(), Value { bytes, expires: None }),
+        }
         Reply::Integer(new)
     }
 
@@ -116,5 +135,16 @@ impl Store {
             let (_, key) = self.deadlines.pop_first().expect("it was looked at");
             self.keys.remove(&key);
         }
+    }
+}
+
+impl Value {
+    /// Takes the place of what was there, in its memory unless that is far too much.
+    fn write(&mut self, bytes: &[u8]) {
+        self.bytes.clear();
+        if self.bytes.capacity() / 2 > bytes.len().max(64) {
+            self.bytes = Vec::new();
+        }
+        self.bytes.extend_from_slice(bytes);
     }
 }

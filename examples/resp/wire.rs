@@ -1,6 +1,6 @@
 //! The protocol: requests out of bytes, however they are cut, and replies into bytes.
 
-use std::io::Write;
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// The longest string of a request.
@@ -14,6 +14,30 @@ const LONGEST_LINE: usize = 64 << 10;
 /// What no client says; the connection ends after the answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Malformed(pub(crate) &'static str);
+
+/// The strings of a request, where they have arrived. It has one at least.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request<'a> {
+    bytes: &'a [u8],
+    strings: &'a [Range<usize>],
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn len(&self) -> usize {
+        self.strings.len()
+    }
+
+    /// # Panics
+    /// If there are not so many.
+    pub(crate) fn string(&self, index: usize) -> &'a [u8] {
+        &self.bytes[self.strings[index].clone()]
+    }
+
+    pub(crate) fn strings(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let Request { bytes, strings } = *self;
+        strings.iter().map(|string| &bytes[string.clone()])
+    }
+}
 
 /// Finds the requests in what has arrived. It goes on where it was, so that bytes which come one by
 /// one are looked at once.
@@ -35,78 +59,96 @@ pub(crate) struct Parser {
 impl Parser {
     /// Adds what has arrived.
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
-        // What was read is not needed any more, and moving the rest is cheap: mostly there is none.
-        if self.start > 0 && self.strings.is_empty() && self.left.is_none() {
-            self.bytes.drain(..self.start);
-            (self.at, self.searched) = (self.at - self.start, 0);
-            self.start = 0;
+        self.forget_request();
+        let read = std::mem::take(&mut self.start);
+        if read > 0 {
+            // Moving the rest is cheap: mostly there is none.
+            self.bytes.drain(..read);
+            (self.at, self.searched) = (self.at - read, self.searched.saturating_sub(read));
+            for string in &mut self.strings {
+                *string = string.start - read..string.end - read;
+            }
         }
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The strings of the next request, if all of it is here.
+    /// The next request, if all of it is here.
     ///
     /// # Errors
     /// What is here is no request, or a longer one than is taken.
-    pub(crate) fn next(&mut self) -> Result<Option<Vec<Vec<u8>>>, Malformed> {
+    pub(crate) fn next(&mut self) -> Result<Option<Request<'_>>, Malformed> {
+        self.forget_request();
         loop {
             if self.at - self.start > MOST_BYTES {
                 return Err(Malformed("too big a request"));
             }
-            let left = match self.left {
-                Some(left) => left,
-                None => {
-                    let Some(line) = self.line()? else { return Ok(None) };
-                    if self.bytes.get(line.start) != Some(&b'*') {
-                        // A line of words, as somebody types it.
-                        let words = self.bytes[line].split(u8::is_ascii_whitespace);
-                        let words = words.filter(|word| !word.is_empty()).map(<[u8]>::to_vec);
-                        let words: Vec<_> = words.collect();
-                        self.end();
-                        if words.is_empty() {
-                            continue;
-                        }
-                        return Ok(Some(words));
-                    }
-                    let count = self.number(line.start + 1..line.end, MOST_STRINGS);
-                    let count = count.ok_or(Malformed("invalid multibulk length"))?;
-                    self.left = Some(count);
-                    count
-                }
+            let goes_on = match self.left {
+                None => self.read_head()?,
+                Some(left) => self.read_string(left)?,
             };
-            if left == 0 {
-                let strings = self.strings.drain(..);
-                let strings: Vec<_> = strings.map(|range| self.bytes[range].to_vec()).collect();
-                self.end();
-                if strings.is_empty() {
-                    continue;
-                }
-                return Ok(Some(strings));
-            }
-            let len = match self.len {
-                Some(len) => len,
-                None => {
-                    let Some(line) = self.line()? else { return Ok(None) };
-                    if self.bytes.get(line.start) != Some(&b'$') {
-                        return Err(Malformed("expected '$'"));
-                    }
-                    let len = self.number(line.start + 1..line.end, LONGEST);
-                    let len = len.ok_or(Malformed("invalid bulk length"))?;
-                    self.len = Some(len);
-                    len
-                }
-            };
-            let end = self.at + len;
-            if self.bytes.len() < end + 2 {
+            if !goes_on {
                 return Ok(None);
             }
-            if self.bytes[end..end + 2] != *b"\r\n" {
-                return Err(Malformed("a string does not end where it says"));
+            match self.left {
+                // Nothing was said.
+                Some(0) if self.strings.is_empty() => self.forget_request(),
+                Some(0) => break,
+                _ => {}
             }
-            self.strings.push(self.at..end);
-            (self.at, self.searched) = (end + 2, end + 2);
-            (self.left, self.len) = (Some(left - 1), None);
         }
+        Ok(Some(Request { bytes: &self.bytes, strings: &self.strings }))
+    }
+
+    /// The request that was read last is not needed any more.
+    fn forget_request(&mut self) {
+        if self.left == Some(0) {
+            self.start = self.at;
+            self.left = None;
+            self.strings.clear();
+        }
+    }
+
+    /// Reads how many strings there are, or all of them. Whether it was here.
+    fn read_head(&mut self) -> Result<bool, Malformed> {
+        let Some(line) = self.line()? else { return Ok(false) };
+        if self.bytes.get(line.start) == Some(&b'*') {
+            let count = self.number(line.start + 1..line.end, MOST_STRINGS);
+            self.left = Some(count.ok_or(Malformed("invalid multibulk length"))?);
+            return Ok(true);
+        }
+        // A line of words, as somebody types it.
+        let is_space = |place: &usize| self.bytes[*place].is_ascii_whitespace();
+        let mut rest = line;
+        while let Some(first) = rest.find(|place| !is_space(place)) {
+            let end = rest.find(is_space).unwrap_or(rest.end);
+            self.strings.push(first..end);
+        }
+        self.left = Some(0);
+        Ok(true)
+    }
+
+    /// Reads the next string, of which so many are left. Whether it was here.
+    fn read_string(&mut self, left: usize) -> Result<bool, Malformed> {
+        let len = match self.len {
+            Some(len) => len,
+            None => {
+                let Some(line) = self.line()? else { return Ok(false) };
+                if self.bytes.get(line.start) != Some(&b'$') {
+                    return Err(Malformed("expected '$'"));
+                }
+                let len = self.number(line.start + 1..line.end, LONGEST);
+                *self.len.insert(len.ok_or(Malformed("invalid bulk length"))?)
+            }
+        };
+        let end = self.at + len;
+        let Some(after) = self.bytes.get(end..end + 2) else { return Ok(false) };
+        if after != b"\r\n" {
+            return Err(Malformed("a string does not end where it says"));
+        }
+        self.strings.push(self.at..end);
+        (self.at, self.searched) = (end + 2, end + 2);
+        (self.left, self.len) = (Some(left - 1), None);
+        Ok(true)
     }
 
     /// The next line, without its end.
@@ -135,39 +177,76 @@ impl Parser {
             Some(number * 10 + digit).filter(|number| *number <= most)
         })
     }
-
-    /// The request has been read.
-    fn end(&mut self) {
-        self.start = self.at;
-        (self.left, self.len) = (None, None);
-    }
 }
 
 /// What is answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Reply {
+pub(crate) enum Reply<'a> {
     Simple(&'static str),
     Error(String),
     Integer(i64),
     /// `None` is nil.
-    Bulk(Option<Vec<u8>>),
-    Array(Vec<Reply>),
+    Bulk(Option<Cow<'a, [u8]>>),
 }
 
-impl Reply {
+impl Reply<'_> {
+    pub(crate) fn into_owned(self) -> Reply<'static> {
+        match self {
+            Reply::Simple(text) => Reply::Simple(text),
+            Reply::Error(text) => Reply::Error(text),
+            Reply::Integer(number) => Reply::Integer(number),
+            Reply::Bulk(bytes) => Reply::Bulk(bytes.map(|bytes| bytes.into_owned().into())),
+        }
+    }
+
+    /// The number, of a reply that is one.
+    pub(crate) fn integer(&self) -> i64 {
+        match self {
+            Reply::Integer(number) => *number,
+            other => unreachable!("{other:?} is no number"),
+        }
+    }
+
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        let written = match self {
-            Reply::Simple(text) => write!(out, "+{text}\r\n"),
-            Reply::Error(text) => write!(out, "-{text}\r\n"),
-            Reply::Integer(number) => write!(out, ":{number}\r\n"),
-            Reply::Bulk(None) => out.write_all(b"$-1\r\n"),
-            Reply::Bulk(Some(bytes)) => write!(out, "${}\r\n", bytes.len()).map(|()| {
+        match self {
+            Reply::Simple(text) => line(out, b'+', text.as_bytes()),
+            Reply::Error(text) => line(out, b'-', text.as_bytes()),
+            Reply::Integer(number) => integer(out, b':', *number),
+            Reply::Bulk(None) => line(out, b'$', b"-1"),
+            Reply::Bulk(Some(bytes)) => {
+                integer(out, b'$', bytes.len() as i64);
                 out.extend_from_slice(bytes);
                 out.extend_from_slice(b"\r\n");
-            }),
-            Reply::Array(replies) => write!(out, "*{}\r\n", replies.len())
-                .map(|()| replies.iter().for_each(|reply| reply.write(out))),
-        };
-        written.expect("a Vec takes everything");
+            }
+        }
     }
+}
+
+/// Writes the head of an array; its parts are to follow.
+pub(crate) fn array(out: &mut Vec<u8>, count: usize) {
+    integer(out, b'*', count as i64);
+}
+
+fn line(out: &mut Vec<u8>, sort: u8, text: &[u8]) {
+    out.push(sort);
+    out.extend_from_slice(text);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `write!` would take as long as all the rest of a reply.
+fn integer(out: &mut Vec<u8>, sort: u8, number: i64) {
+    let (mut text, mut at, mut left) = ([0; 20], 20, number.unsigned_abs());
+    loop {
+        at -= 1;
+        text[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        at -= 1;
+        text[at] = b'-';
+    }
+    line(out, sort, &text[at..]);
 }

@@ -123,11 +123,15 @@ pub fn core_at(index: usize) -> Result<Handle, NoSuchCore> {
 #[track_caller]
 pub fn core_for<K: Hash + ?Sized>(key: &K) -> Handle {
     let local = here("core_for");
+    let handles = local.handles();
+    if let [only] = handles {
+        return only.clone();
+    }
     // Its keys are fixed, unlike those of a `HashMap`: every core finds the same.
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
-    let share = u128::from(hasher.finish()) * local.count as u128;
-    local.handles()[(share >> 64) as usize].clone()
+    let share = u128::from(hasher.finish()) * handles.len() as u128;
+    handles[(share >> 64) as usize].clone()
 }
 
 #[track_caller]

@@ -5,7 +5,7 @@ use crate::loopback::Random;
 #[path = "../../examples/resp/wire.rs"]
 mod wire;
 
-use wire::{LONGEST, Malformed, Parser, Reply};
+use wire::{LONGEST, Malformed, Parser, Reply, array};
 
 /// The requests in `bytes`, fed in pieces as `cut` says, and what ended them.
 fn requests(
@@ -19,7 +19,11 @@ fn requests(
         parser.feed(piece);
         loop {
             match parser.next() {
-                Ok(Some(request)) => all.push(request),
+                Ok(Some(request)) => {
+                    let strings: Vec<_> = request.strings().map(<[u8]>::to_vec).collect();
+                    assert_eq!((request.len(), request.string(0)), (strings.len(), &*strings[0]));
+                    all.push(strings);
+                }
                 Ok(None) => break,
                 Err(why) => return (all, Err(why)),
             }
@@ -29,9 +33,11 @@ fn requests(
 }
 
 fn encoded(request: &[&[u8]]) -> Vec<u8> {
-    let strings = request.iter().map(|string| Reply::Bulk(Some(string.to_vec()))).collect();
     let mut bytes = Vec::new();
-    Reply::Array(strings).write(&mut bytes);
+    array(&mut bytes, request.len());
+    for string in request {
+        Reply::Bulk(Some((*string).into())).write(&mut bytes);
+    }
     bytes
 }
 
@@ -54,6 +60,25 @@ fn requests_come_out_as_they_went_in_however_they_are_cut() {
         let (received, end) = requests(&bytes, || random.size(most + 1));
         assert_eq!((received, end), (sent, Ok(())));
     }
+}
+
+#[test]
+fn a_client_that_never_pauses_between_requests_costs_no_memory() {
+    let request = encoded(&[b"SET", b"key", &[b'x'; 100]]);
+    let (first, second) = request.split_at(request.len() / 2);
+    let (mut parser, mut count) = (Parser::default(), 0);
+    parser.feed(first);
+    for _ in 0..1000 {
+        // In each piece a request ends and another begins.
+        parser.feed(&[second, first].concat());
+        while let Some(request) = parser.next().unwrap() {
+            assert_eq!(request.string(2), [b'x'; 100]);
+            count += 1;
+        }
+    }
+    assert_eq!(count, 1000);
+    let held = format!("{parser:?}").len();
+    assert!(held < 16 * request.len(), "{held} characters");
 }
 
 #[test]
@@ -87,14 +112,21 @@ fn bytes_that_are_no_request_are_refused_in_words_and_never_panic() {
 
 #[test]
 fn replies_are_written_as_clients_read_them() {
-    let reply = Reply::Array(vec![
+    let replies = [
         Reply::Simple("OK"),
         Reply::Error("ERR no".into()),
         Reply::Integer(-7),
+        Reply::Integer(i64::MIN),
         Reply::Bulk(None),
-        Reply::Bulk(Some(b"a\r\n".to_vec())),
-    ]);
+        Reply::Bulk(Some(b"a\r\n".into())),
+    ];
     let mut bytes = Vec::new();
-    reply.write(&mut bytes);
-    assert_eq!(bytes, b"*5\r\n+OK\r\n-ERR no\r\n:-7\r\n$-1\r\n$3\r\na\r\n\r\n");
+    array(&mut bytes, replies.len());
+    for reply in &replies {
+        reply.clone().into_owned().write(&mut bytes);
+    }
+    let expected =
+        b"*6\r\n+OK\r\n-ERR no\r\n:-7\r\n:-9223372036854775808\r\n$-1\r\n$3\r\na\r\n\r\n";
+    assert_eq!(bytes, expected);
+    assert_eq!(replies[2].integer(), -7);
 }
