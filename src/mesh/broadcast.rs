@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use super::error::SendError;
+use super::SendError;
 use super::receiver::Receiver;
 use super::sender::{Sender, channel};
 

@@ -49,14 +49,13 @@
 //! `None`. Messages that nobody has received when the receiver goes are dropped.
 
 mod broadcast;
-mod error;
 mod receiver;
 mod sender;
 
 pub use self::broadcast::{Broadcaster, broadcast};
-pub use self::error::{SendError, TryRecvError, TrySendError};
 pub use self::receiver::Receiver;
 pub use self::sender::{Sender, channel};
+pub use crate::sync::mpsc::{SendError, TryRecvError, TrySendError};
 
 /// Messages that a task sends or receives without a pause; then others have their turn.
 const SPREE: u32 = 256;

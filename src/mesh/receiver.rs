@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use super::SPREE;
-use super::error::TryRecvError;
+use super::TryRecvError;
 use super::sender::Hub;
 use crate::sys::atomic::Arc;
 use crate::sys::bell::Bell;

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use super::SPREE;
-use super::error::{SendError, TrySendError};
 use super::receiver::{Incoming, Receiver};
+use super::{SendError, TrySendError};
 use crate::sys::atomic::Arc;
 use crate::sys::bell::Bell;
 use crate::sys::fork::forked;

@@ -11,7 +11,8 @@
 //! dropped has not sent, and its message is dropped with it; [`reserve`](Sender::reserve) waits for a
 //! place without one. Places are given to senders in the order in which they came.
 //!
-//! They are for the tasks of one core: neither end is `Send`. A channel keeps the memory that its queue
+//! They are for the tasks of one core: neither end is `Send`; [`mesh`](crate::mesh) has channels between cores,
+//! whose errors are the same. A channel keeps the memory that its queue
 //! has needed, an unbounded one up to 4,096 messages, so in a steady state nothing is allocated.
 
 mod bounded;
@@ -23,7 +24,7 @@ use std::fmt;
 pub use bounded::{OwnedPermit, Permit, Receiver, Sender, WeakSender, channel};
 pub use unbounded::{UnboundedReceiver, UnboundedSender, WeakUnboundedSender, unbounded_channel};
 
-/// The receiver is gone or closed; here is the message.
+/// The receiver is gone or closed, perhaps with its core; here is the message.
 ///
 /// ```
 /// use quoit::sync::mpsc::{self, error::SendError};
