@@ -63,7 +63,8 @@
 //! # std::io::Result::Ok(()) }).unwrap().unwrap();
 //! ```
 //!
-//! [`time::deadline`](crate::time::deadline) is the same for all operations below it, however deep.
+//! [`time::deadline`](crate::time::deadline) is the same for all operations below it, however deep: `recv`,
+//! `accept` and `connect` end with `TimedOut` too, and whoever awaits them goes on and cleans up.
 //!
 //! # To end tasks
 //!

@@ -9,6 +9,7 @@ use super::addr::{ToAddresses, not_an_address};
 use crate::op::{self, Ring};
 use crate::sys::current;
 use crate::sys::names::{self, Unresolved};
+use crate::sys::overdue::or_timed_out;
 use crate::task::{BlockingTask, JoinError, spawn_blocking};
 
 /// The addresses of a host, in the order in which they should be tried.
@@ -53,7 +54,7 @@ pub fn lookup_host(
 pub(super) async fn resolve(given: &(impl ToAddresses + ?Sized)) -> io::Result<Vec<SocketAddr>> {
     match given.host() {
         None => given.to_addresses(),
-        Some((host, port)) => look_up(host, port).await,
+        Some((host, port)) => or_timed_out(look_up(host, port)).await,
     }
 }
 

@@ -5,6 +5,7 @@
 //! its last answer, one that would begin is refused, and what waits for its turn gives up.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::task::Poll;
 
@@ -63,7 +64,12 @@ pub(crate) async fn unless_overdue<F: Future>(future: F) -> Option<F::Output> {
     .await
 }
 
+/// Awaits an operation that loses nothing when it is dropped, or says that it is late.
+pub(crate) async fn or_timed_out<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    unless_overdue(future).await.unwrap_or_else(|| Err(timed_out()))
+}
+
 /// The error of what was given up.
-pub(crate) fn timed_out() -> std::io::Error {
-    std::io::Error::from_raw_os_error(libc::ETIMEDOUT)
+pub(crate) fn timed_out() -> io::Error {
+    io::Error::from_raw_os_error(libc::ETIMEDOUT)
 }

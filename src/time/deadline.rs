@@ -14,10 +14,10 @@ use crate::sys::overdue::{Late, is_overdue, poll_late, timed_out};
 ///
 /// When the deadline has passed, operations below that are in flight are cancelled, and awaited: each comes
 /// back to the code that awaits it with what has become of it, mostly the error `TimedOut` and its buffer
-/// ([`BufError`]). Operations that begin later fail at once in the same way. So that code can
-/// clean up. It is dropped, and the answer is [`Elapsed`], as soon as it waits for anything that is no
-/// operation with a buffer: a sleep, another task, bytes from `recv`, a connection. What is dropped
-/// loses nothing, as anywhere.
+/// ([`BufError`]). `recv` and `accept` end with that error too, and lose nothing. Operations that begin
+/// later fail at once in the same way, so code that tries for ever never ends. That code can clean up.
+/// It is dropped, and the answer is [`Elapsed`], as soon as it waits for anything that is no operation: a
+/// sleep, another task, a channel. What is dropped loses nothing, as anywhere.
 ///
 /// [`timeout_at`](super::timeout_at) does not wait for the kernel: it ends at the deadline, and the
 /// buffers are gone. This one may end later, by as much as the kernel takes for a cancel, which is

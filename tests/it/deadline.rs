@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use quoit::buf::{BufError, IoBuf};
 use quoit::io::AsyncRead as _;
-use quoit::net::{TcpStream, UdpSocket, UnixStream};
+use quoit::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use quoit::task::{gather, scope, yield_now};
 use quoit::time::{Elapsed, Instant, TimeoutExt, deadline, sleep};
 use quoit::{join, select};
 
-use crate::loopback::{Oracle, Random, isolated, lap, ledger, pair_of_ours, pattern, run, scaled};
+use crate::loopback::{
+    Oracle, Random, blackhole, isolated, lap, ledger, pair_of_ours, pattern, run, scaled,
+};
 use crate::quarantine::{QuarantineBuf, violations};
 use crate::support::on_every_driver;
 use crate::support_alloc::allocations;
@@ -228,12 +230,83 @@ fn more_than_a_turns_worth_of_gathered_operations_come_back() {
     });
 }
 
+/// That `operation` is awaited under a deadline, and whoever awaits it can clean up.
+async fn assert_ends_late<T>(operation: impl Future<Output = io::Result<T>>) {
+    let cleaned = deadline(soon(), async {
+        let error = operation.await.err().expect("nothing was to come");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        7
+    });
+    assert_eq!(cleaned.await, Ok(7));
+}
+
+#[test]
+fn what_arrives_after_the_deadline_is_for_the_next_call() {
+    on_every_driver(async || {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_ends_late(listener.accept()).await;
+        let (client, server) = join!(TcpStream::connect(address), listener.accept());
+        let (client, (server, _)) = (client.unwrap(), server.unwrap());
+        assert_ends_late(listener.accept()).await;
+        let another = TcpStream::connect(address).await.unwrap();
+        assert_eq!(listener.accept().await.unwrap().1, another.local_addr().unwrap());
+
+        assert_ends_late(server.recv()).await;
+        // The second of them waits for the turn of the first.
+        let late = || async { assert_ends_late(server.recv()).await };
+        join!(late(), late());
+        client.write_all(b"whole".as_slice()).await.unwrap();
+        assert_eq!(&server.recv().await.unwrap().unwrap()[..], b"whole");
+        assert_ends_late(server.recv()).await;
+        drop(client);
+        assert!(server.recv().await.unwrap().is_none());
+
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        assert_ends_late(socket.recv_datagram()).await;
+        socket.send_to(b"datagram".as_slice(), socket.local_addr().unwrap()).await.unwrap();
+        assert_eq!(&socket.recv_datagram().await.unwrap()[..], b"datagram");
+    });
+}
+
+#[test]
+fn what_has_arrived_before_the_deadline_is_taken_after_it() {
+    on_every_driver(async || {
+        let (server, client) = pair_of_ours().await;
+        assert_ends_late(server.recv()).await;
+        client.write_all(b"early".as_slice()).await.unwrap();
+        sleep(SOON).await;
+        let taken = deadline(Instant::now() - PAST, async {
+            let bytes = server.recv().await.unwrap().unwrap();
+            assert_eq!(server.recv().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            bytes.to_vec()
+        });
+        assert_eq!(taken.await.unwrap(), b"early");
+    });
+}
+
+#[test]
+fn an_attempt_to_connect_and_an_accept_of_another_kind_end_at_the_deadline() {
+    run(async {
+        let (_full, _filling, silent) = blackhole();
+        assert_ends_late(TcpStream::connect(silent)).await;
+        assert_ends_late(TcpStream::connect([silent, silent].as_slice())).await;
+        let path = std::env::temp_dir().join(format!("quoit-deadline-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).await.unwrap();
+        assert_ends_late(listener.accept()).await;
+        let client = UnixStream::connect(&path).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        drop(client);
+        assert!(server.recv().await.unwrap().is_none());
+        std::fs::remove_file(&path).unwrap();
+    });
+}
+
 #[test]
 fn what_is_no_operation_is_dropped_at_the_deadline() {
     on_every_driver(async || {
         let (server, client) = pair_of_ours().await;
         assert!(deadline(soon(), sleep(Duration::MAX)).await.is_err());
-        assert!(deadline(soon(), server.recv()).await.is_err());
         assert!(deadline(soon(), quoit::spawn(pending::<()>())).await.is_err());
         let tasks = scope(async |scope| {
             scope.spawn(pending::<Result<(), ()>>());

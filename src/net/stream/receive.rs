@@ -29,7 +29,7 @@ use crate::op::{Answers, Multishot, Next, Op, Submission};
 use crate::sync::turn::Ticket;
 use crate::sys::current;
 use crate::sys::fd::Fd;
-use crate::sys::overdue::{timed_out, unless_overdue};
+use crate::sys::overdue::{is_overdue, timed_out, unless_overdue};
 
 /// Leases that may wait for a reader; then the receive is stopped until they were taken.
 const PARKED_AT_MOST: usize = 64;
@@ -163,21 +163,29 @@ impl Future for Receiving<'_> {
         loop {
             let this = &mut *self;
             let result = match &mut this.step {
-                Step::Turn(ticket) => {
-                    ready!(this.fd.reading().poll_take(ticket, context));
-                    this.step = Step::Reading(Reading(this.fd.clone()));
-                    is_first = true;
-                    continue;
-                }
-                Step::Reading(reading) => match ready!(reading.poll_next(context)) {
-                    Ended::Bytes(bytes) => Ok(Some(bytes)),
-                    Ended::Eof => Ok(None),
-                    Ended::Error(error) => Err(error),
-                    Ended::Stopped => continue,
+                Step::Turn(ticket) => match this.fd.reading().poll_take(ticket, context) {
+                    Poll::Ready(()) => {
+                        this.step = Step::Reading(Reading(this.fd.clone()));
+                        is_first = true;
+                        continue;
+                    }
+                    Poll::Pending if is_overdue() => {
+                        this.fd.reading().leave(ticket);
+                        Err(timed_out())
+                    }
+                    Poll::Pending => return Poll::Pending,
+                },
+                Step::Reading(reading) => match reading.poll_next(context) {
+                    Poll::Pending if is_overdue() => Err(timed_out()),
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ended::Bytes(bytes)) => Ok(Some(bytes)),
+                    Poll::Ready(Ended::Eof) => Ok(None),
+                    Poll::Ready(Ended::Error(error)) => Err(error),
+                    Poll::Ready(Ended::Stopped) => continue,
                     // An answer from before this call: buffers may have come home since. (On 6.1
                     // a receive that has taken the last one ends so, though nothing more has come.)
-                    Ended::Starved if std::mem::take(&mut is_first) => continue,
-                    Ended::Starved => {
+                    Poll::Ready(Ended::Starved) if std::mem::take(&mut is_first) => continue,
+                    Poll::Ready(Ended::Starved) => {
                         this.turn_to_the_heap();
                         continue;
                     }
@@ -337,7 +345,7 @@ pub(in crate::net) async fn read_vectored<V: IoVectoredMut>(
     if Iovecs::new().fill_mut(&mut bufs, 0) == 0 {
         return Err(BufError { error: no_capacity(), buf: bufs, done: 0 });
     }
-    match unless_overdue(receive(fd)).await.unwrap_or_else(|| Err(timed_out())) {
+    match receive(fd).await {
         Ok(Some(mut bytes)) => {
             // Nobody else has run since they were taken, so the rest is still the next to be read.
             let copied = scatter(&mut bufs, &bytes);

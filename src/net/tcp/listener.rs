@@ -19,6 +19,7 @@ use crate::op;
 use crate::sys::current;
 use crate::sys::fd::{Fd, OwnedFd};
 use crate::sys::fork::{self, Forked};
+use crate::sys::overdue::or_timed_out;
 use crate::sys::{inherited, listeners};
 
 /// Connections that the kernel keeps for a listener until they are accepted; `somaxconn` may be less.
@@ -246,11 +247,13 @@ impl TcpListener {
     /// What makes the listener useless; it is not worth another try.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
-            let accepted = match &self.fd.family {
-                Claim::Member(member) if member.is_distributed() => member.next(&self.fd).await,
-                _ => accept::accept(&self.fd).await,
+            let accepted = async {
+                match &self.fd.family {
+                    Claim::Member(member) if member.is_distributed() => member.next(&self.fd).await,
+                    _ => accept::accept(&self.fd).await,
+                }
             };
-            let stream = TcpStream::new(accepted?);
+            let stream = TcpStream::new(or_timed_out(accepted).await?);
             // The peer may be gone already; that is no fault of the listener.
             if let Ok(peer) = stream.peer_addr() {
                 return Ok((stream, peer));

@@ -25,7 +25,7 @@ use crate::op::{Answers, Multishot, Next, Op, Submission};
 use crate::sync::turn::Turns;
 use crate::sys::current;
 use crate::sys::fd::Fd;
-use crate::sys::overdue::{timed_out, unless_overdue};
+use crate::sys::overdue::or_timed_out;
 
 /// Datagrams that may wait for a reader; then the receive is stopped until they were taken, and more
 /// wait in the kernel, which drops what finds no room there.
@@ -95,6 +95,10 @@ impl Drop for Reading {
 
 /// The next datagram. Dropping the future loses none: they wait in the socket.
 pub(super) async fn receive(fd: &Fd<State>) -> io::Result<Datagram> {
+    or_timed_out(next(fd)).await
+}
+
+async fn next(fd: &Fd<State>) -> io::Result<Datagram> {
     let reading = Reading::take(fd).await;
     loop {
         match poll_fn(|context| reading.poll_next(context)).await {
@@ -112,7 +116,7 @@ pub(super) async fn receive_into<B: IoBufMut>(
     fd: &Fd<State>,
     buf: B,
 ) -> BufResult<(usize, SocketAddr), B> {
-    match unless_overdue(receive(fd)).await.unwrap_or_else(|| Err(timed_out())) {
+    match receive(fd).await {
         Ok(datagram) => copy(&datagram, buf),
         Err(error) => Err(BufError { error, buf, done: 0 }),
     }
@@ -123,7 +127,7 @@ pub(super) async fn peek_into<B: IoBufMut>(
     fd: &Fd<State>,
     buf: B,
 ) -> BufResult<(usize, SocketAddr), B> {
-    match unless_overdue(receive(fd)).await.unwrap_or_else(|| Err(timed_out())) {
+    match receive(fd).await {
         Ok(datagram) => {
             let result = copy(&datagram, buf);
             // Nobody else has run since it was taken, so it is still the next.

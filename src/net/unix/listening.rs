@@ -17,6 +17,7 @@ use crate::op::{self, Ring};
 use crate::sys::current;
 use crate::sys::fd::{Fd, OwnedFd};
 use crate::sys::fork::{self, Forked};
+use crate::sys::overdue::or_timed_out;
 use crate::sys::unix_addr::UnixAddress;
 use crate::time::sleep;
 
@@ -79,7 +80,7 @@ impl Listening {
 
     pub(super) async fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
         loop {
-            let connection = accept::accept(&self.fd).await?;
+            let connection = or_timed_out(accept::accept(&self.fd)).await?;
             // The peer may be gone already; that is no fault of the listener.
             if let Ok(peer) = socket::peer_address(connection.raw()) {
                 return Ok((connection, peer));
