@@ -11,6 +11,7 @@ pub mod chart;
 pub mod child;
 pub mod churn;
 pub mod client;
+pub mod executor;
 pub mod histogram;
 pub mod idle;
 pub mod open_loop;
