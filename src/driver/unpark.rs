@@ -101,6 +101,7 @@ impl std::fmt::Debug for Unparker {
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
+    use crate::sys::atomic::model;
     use loom::sync::atomic::AtomicUsize;
     use loom::thread;
 
@@ -113,7 +114,7 @@ mod loom_tests {
 
     #[test]
     fn loom_work_published_before_the_unpark_is_seen_or_the_sleep_ends() {
-        loom::model(|| {
+        model(|| {
             let kicks = Arc::new(AtomicUsize::new(0));
             let unparker = Unparker::new(Count(Arc::clone(&kicks)));
             let work = Arc::new(AtomicUsize::new(0));
@@ -139,7 +140,7 @@ mod loom_tests {
 
     #[test]
     fn loom_a_watching_sleeper_sees_the_unpark_or_is_kicked() {
-        loom::model(|| {
+        model(|| {
             let kicks = Arc::new(AtomicUsize::new(0));
             let unparker = Unparker::new(Count(Arc::clone(&kicks)));
             let work = Arc::new(AtomicUsize::new(0));

@@ -218,6 +218,7 @@ mod tests {
 mod loom_tests {
     use super::super::channel;
     use super::*;
+    use crate::sys::atomic::model;
     use crate::sys::atomic::{AtomicUsize, Ordering};
     use loom::thread;
     use std::task::{Wake, Waker};
@@ -232,7 +233,7 @@ mod loom_tests {
 
     #[test]
     fn loom_a_receiver_takes_a_message_or_is_woken_for_it() {
-        loom::model(|| {
+        model(|| {
             let (mut sender, mut receiver) = channel(1);
             let wakes = Arc::new(Wakes::default());
             let waker = Waker::from(Arc::clone(&wakes));
@@ -256,7 +257,7 @@ mod loom_tests {
 
     #[test]
     fn loom_a_sender_finds_room_or_the_end_or_is_woken_for_it() {
-        loom::model(|| {
+        model(|| {
             let (mut sender, mut receiver) = channel(1);
             sender.try_send(1).unwrap();
             let wakes = Arc::new(Wakes::default());

@@ -97,6 +97,31 @@ impl Life {
     }
 }
 
+/// Runs a model in every order of its threads. It fails if there was but one: then no two threads met,
+/// and nothing was checked.
+#[cfg(all(test, loom))]
+#[track_caller]
+pub(crate) fn model(body: impl Fn() + Sync + Send + 'static) {
+    check(&loom::model::Builder::new(), body);
+}
+
+/// As [`model`], with bounds of its own.
+#[cfg(all(test, loom))]
+#[track_caller]
+pub(crate) fn check(builder: &loom::model::Builder, body: impl Fn() + Sync + Send + 'static) {
+    // Not of the model: it lives longer, and nobody waits for it.
+    let orders = std::sync::Arc::new(plain::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&orders);
+    builder.check(move || {
+        count.fetch_add(1, plain::Ordering::Relaxed);
+        body();
+    });
+    assert!(
+        orders.load(plain::Ordering::Relaxed) > 1,
+        "its threads never meet: there is one order"
+    );
+}
+
 /// Atomics that no model checks: counters, state that a forked child's only thread reads, and what
 /// is shared with the kernel.
 pub(crate) mod plain {

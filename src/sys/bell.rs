@@ -69,6 +69,7 @@ impl Bell {
 mod loom_tests {
     use super::*;
     use crate::sys::atomic::AtomicUsize;
+    use crate::sys::atomic::model;
     use loom::thread;
     use std::sync::Arc;
     use std::task::Wake;
@@ -83,7 +84,7 @@ mod loom_tests {
 
     #[test]
     fn loom_what_was_published_before_a_ring_is_seen_or_the_waiter_is_woken() {
-        loom::model(|| {
+        model(|| {
             let (bell, work) = (Arc::new(Bell::new()), Arc::new(AtomicUsize::new(0)));
             let others: Vec<_> = (0..2)
                 .map(|_| {

@@ -261,11 +261,12 @@ mod tests {
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
+    use crate::sys::atomic::model;
     use loom::thread;
 
     #[test]
     fn loom_values_arrive_once_in_order_and_slots_are_never_shared() {
-        loom::model(|| {
+        model(|| {
             let (mut producer, mut consumer) = lane(2);
             let other = thread::spawn(move || {
                 let mut put = 0;
@@ -296,7 +297,7 @@ mod loom_tests {
 
     #[test]
     fn loom_an_end_that_is_seen_comes_after_all_that_was_put_in() {
-        loom::model(|| {
+        model(|| {
             let (mut producer, mut consumer) = lane(2);
             let other = thread::spawn(move || producer.push(Box::new(7)).unwrap());
             if consumer.is_ended() {
@@ -310,7 +311,7 @@ mod loom_tests {
 
     #[test]
     fn loom_a_value_that_meets_the_end_of_its_consumer_is_dropped_once() {
-        loom::model(|| {
+        model(|| {
             let (mut producer, consumer) = lane(2);
             let value = std::sync::Arc::new(());
             let put = std::sync::Arc::clone(&value);

@@ -241,6 +241,7 @@ impl<F: FnOnce() + Send + 'static> Message<F> {
 mod loom_tests {
     use super::*;
     use crate::driver::Kick;
+    use crate::sys::atomic::model;
     use loom::sync::atomic::AtomicUsize;
     use loom::thread;
 
@@ -253,7 +254,7 @@ mod loom_tests {
 
     #[test]
     fn loom_nothing_accepted_is_lost_and_nothing_is_accepted_after_the_end() {
-        loom::model(|| {
+        model(|| {
             let kicks = Arc::new(AtomicUsize::new(0));
             let remote = Remote::new(1, Unparker::new(Count(Arc::clone(&kicks))));
             let ran = Arc::new(AtomicUsize::new(0));
@@ -284,7 +285,7 @@ mod loom_tests {
 
     #[test]
     fn loom_a_sleeper_is_kicked_for_what_it_did_not_see() {
-        loom::model(|| {
+        model(|| {
             let kicks = Arc::new(AtomicUsize::new(0));
             let unparker = Unparker::new(Count(Arc::clone(&kicks)));
             let remote = Remote::new(1, unparker.clone());

@@ -184,6 +184,7 @@ pub(crate) fn ring_soon(bell: &Arc<Bell>, mark: &mut Mark) {
 mod loom_tests {
     use super::*;
     use crate::driver::{Kick, Unparker};
+    use crate::sys::atomic::model;
     use crate::sys::atomic::{AtomicUsize, Ordering};
     use loom::thread;
 
@@ -214,7 +215,7 @@ mod loom_tests {
 
     #[test]
     fn loom_a_chain_runs_whole_and_in_order_or_is_dropped_whole() {
-        loom::model(|| {
+        model(|| {
             let kicks = Arc::new(AtomicUsize::new(0));
             let remote = Remote::new(1, Unparker::new(Count(kicks)));
             let ran = Arc::new(AtomicUsize::new(0));
@@ -237,7 +238,7 @@ mod loom_tests {
 
     #[test]
     fn loom_a_sleeper_is_kicked_for_a_chain_that_it_did_not_see() {
-        loom::model(|| {
+        model(|| {
             let kicks = Arc::new(AtomicUsize::new(0));
             let unparker = Unparker::new(Count(Arc::clone(&kicks)));
             let remote = Remote::new(1, unparker.clone());

@@ -80,6 +80,7 @@ pub mod error {
 
 impl<T> TrySendError<T> {
     /// The message.
+    #[must_use]
     pub fn into_inner(self) -> T {
         match self {
             TrySendError::Full(value) | TrySendError::Closed(value) => value,

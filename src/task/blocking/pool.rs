@@ -248,6 +248,7 @@ impl std::error::Error for NoThread {}
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
+    use crate::sys::atomic::model;
     use crate::task::blocking::job;
     use loom::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll, Wake, Waker};
@@ -277,7 +278,7 @@ mod loom_tests {
 
     #[test]
     fn loom_whoever_awaits_a_job_is_woken_or_finds_the_outcome() {
-        loom::model(|| {
+        model(|| {
             let (pool, thread) = pool();
             let (owed, outcome) = job::new(|| 7);
             pool.submit(owed);
@@ -302,7 +303,7 @@ mod loom_tests {
 
     #[test]
     fn loom_an_aborted_job_runs_or_is_dropped_and_never_both() {
-        loom::model(|| {
+        model(|| {
             let (pool, thread) = pool();
             let ran = Arc::new(AtomicUsize::new(0));
             let (owed, outcome) = job::new({
