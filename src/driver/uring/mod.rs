@@ -323,10 +323,8 @@ impl Uring {
 unsafe impl Driver for Uring {
     #[inline]
     unsafe fn push(&mut self, mut sqe: Sqe) {
-        if self.caps.has(Cap::SendTo) {
-            // SAFETY: the caller's promise.
-            unsafe { sendto::apply(&mut sqe) };
-        }
+        // SAFETY: the caller's promise.
+        unsafe { self.lighten(&mut sqe) };
         self.fixed.apply(&mut sqe, &self.ring);
         if self.steps.is_some() {
             // SAFETY: the caller's promise.
@@ -340,10 +338,8 @@ unsafe impl Driver for Uring {
     #[inline]
     unsafe fn perform(&mut self, mut sqe: Sqe) -> Option<Cqe> {
         if self.brought_one && self.nothing_pushed && self.steps.is_none() {
-            if self.caps.has(Cap::SendTo) {
-                // SAFETY: the caller's promise.
-                unsafe { sendto::apply(&mut sqe) };
-            }
+            // SAFETY: the caller's promise.
+            unsafe { self.lighten(&mut sqe) };
             match self.send_at_once(sqe) {
                 Ok(answer) => return answer,
                 Err(other) => sqe = other,

@@ -5,15 +5,31 @@
 
 use io_uring::opcode;
 
+use super::Uring;
+use crate::driver::caps::Cap;
 use crate::driver::pad::message::family_of;
 use crate::driver::{Fields, Sqe};
+
+impl Uring {
+    /// Makes a `SEND` of `sqe` where that says the same, and the kernel knows it.
+    ///
+    /// # Safety
+    /// As [`apply`].
+    #[inline]
+    pub(super) unsafe fn lighten(&self, sqe: &mut Sqe) {
+        if self.caps.has(Cap::SendTo) {
+            // SAFETY: the caller's promise.
+            unsafe { apply(sqe) };
+        }
+    }
+}
 
 /// Makes a `SEND` of a `SENDMSG` to an address of the internet, unless it has more to say.
 ///
 /// # Safety
 /// What the request points at is valid, as whoever pushes it has promised.
 #[inline]
-pub(super) unsafe fn apply(sqe: &mut Sqe) {
+unsafe fn apply(sqe: &mut Sqe) {
     let fields = Fields::of_mut(sqe);
     if fields.opcode != opcode::SendMsg::CODE {
         return;
