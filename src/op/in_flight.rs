@@ -58,7 +58,7 @@ impl OpId {
     }
 
     #[inline]
-    fn index(self) -> u32 {
+    pub(super) fn index(self) -> u32 {
         self.0 as u32
     }
 
@@ -417,6 +417,17 @@ impl InFlight {
         let slot = self.get(id).expect("only what is in flight is cancelled");
         if !slot.cancelled.replace(true) {
             self.link(id.index(), slot);
+        }
+    }
+
+    /// Has the operation in a slot cancelled once more, if one is there that still is to be.
+    pub(super) fn cancel_again(&self, index: u32) {
+        if index >= self.touched.get() {
+            return;
+        }
+        let slot = self.at(index);
+        if slot.awaits_answers() && slot.cancelled.get() {
+            self.link(index, slot);
         }
     }
 

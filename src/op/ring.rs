@@ -20,7 +20,7 @@ use super::{Multishot, Op};
 use crate::buf::datagram::Datagrams;
 use crate::buf::pool::Pool;
 use crate::driver::sqe::FORKED;
-use crate::driver::{Call, Counters, Cqe, Driver, Fields, Sqe, Unparker, Wait};
+use crate::driver::{Call, Counters, Cqe, Driver, Fields, RESERVED, Sqe, Unparker, Wait};
 use crate::sys::current::{self, Floor};
 use crate::sys::fd::{Home, OwnedFd};
 use crate::sys::fork::{Forked, forked};
@@ -28,7 +28,8 @@ use crate::sys::guard;
 
 /// A generation that no slot ever has: these are requests of the ring itself.
 const OWN: u64 = (u32::MAX as u64) << 32;
-const CANCEL: u64 = OWN | 1;
+/// Cancels have numbers from here on, by the slot of their target.
+const CANCELS: u64 = OWN | 1 << 31;
 const DEADLINE: u64 = OWN | 2;
 const UPDATE: u64 = OWN | 3;
 
@@ -456,7 +457,8 @@ impl Ring {
                 Some(Chore::Cancel(_))
                     if cfg!(canary = "lost-cancel-on-a-full-queue") && done >= 8 => {}
                 Some(Chore::Cancel(id)) => {
-                    self.push(opcode::AsyncCancel::new(id.user_data()).build().user_data(CANCEL));
+                    let cancel = opcode::AsyncCancel::new(id.user_data()).build();
+                    self.push(cancel.user_data(CANCELS + u64::from(id.index())));
                 }
                 Some(Chore::Abandon(id)) => {
                     self.abandon(id, self.table.unclaimed(id));
@@ -490,11 +492,21 @@ impl Ring {
         self.push(request);
     }
 
+    /// A cancel has been answered. It finds nothing if its target has ended, or if the kernel was about
+    /// to try that once more: then neither ends the other, and it is asked again.
+    #[cold]
+    fn cancelled(&self, cqe: &Cqe) {
+        if cqe.result == -libc::ENOENT {
+            self.table.cancel_again((cqe.user_data - CANCELS) as u32);
+        }
+    }
+
     #[inline]
     fn deliver(&self, cqe: Cqe) {
         match cqe.user_data {
-            CANCEL | UPDATE => return,
+            UPDATE => return,
             DEADLINE if self.armed.take().is_some() => return,
+            CANCELS..RESERVED => return self.cancelled(&cqe),
             _ => {}
         }
         let id = OpId::from_user_data(cqe.user_data);

@@ -46,6 +46,22 @@ fn the_memory_of_a_write_in_flight_is_free_when_the_cancel_returns() {
 }
 
 #[test]
+fn a_cancel_that_meets_its_write_between_two_tries_is_asked_again() {
+    on_every_driver(async || {
+        for size in 0..16 {
+            let (stream, _peer) = pair_of_ours().await;
+            stream.set_send_buffer_size(4096 << (size % 8)).unwrap();
+            let bytes: Rc<[u8]> = vec![1; 8 << 20].into();
+            // It is sent in part, and cancelled with the same call, while it waits to go on.
+            let task = writes(&Rc::new(stream), &bytes);
+            yield_now().await;
+            assert!(task.cancel().await.unwrap_err().is_cancelled());
+            assert_eq!(Rc::strong_count(&bytes), 1);
+        }
+    });
+}
+
+#[test]
 fn a_read_in_flight_has_had_its_last_answer_when_the_cancel_returns() {
     on_every_driver(async || {
         let (server, client) = pair_of_ours().await;

@@ -16,7 +16,7 @@ use quoit::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::loopback::{isolated, ledger, pair_of_ours};
 use crate::quarantine::{QuarantineBuf, violations};
-use crate::support::{Watch, on_every_driver, scaled};
+use crate::support::{Watch, on_every_driver, patient, scaled};
 use crate::support_alloc::allocations;
 
 /// Counts how many of its clones are there.
@@ -44,10 +44,10 @@ fn a_scope_ends_when_its_body_and_all_its_tasks_have() {
         let ended = Rc::new(RefCell::new(Vec::new()));
         let start = Instant::now();
         let value = scope(async |scope| {
-            for number in [3_u64, 1, 2] {
+            for number in [3, 1, 2] {
                 let ended = ended.clone();
                 scope.spawn(async move {
-                    sleep_until(start + Duration::from_millis(number * 2)).await;
+                    sleep_until(start + patient(Duration::from_millis(5)) * number).await;
                     ended.borrow_mut().push(number);
                     Ok::<(), Infallible>(())
                 });

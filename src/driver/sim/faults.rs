@@ -171,7 +171,8 @@ impl Faults {
         self.with(Knob::EndedMultishot, probability)
     }
 
-    /// Liberty, per cancel: it comes late, and its request may have been answered in full by then.
+    /// Liberty, per cancel: it comes late, and its request may have been answered in full by then; or it
+    /// does not find its request, though that goes on.
     #[must_use]
     pub fn late_cancels(self, probability: f64) -> Self {
         self.with(Knob::LateCancel, probability)

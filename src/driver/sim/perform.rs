@@ -504,7 +504,7 @@ impl World {
             self.end_cancelled(core, target, &found);
             return Last(0, 0);
         }
-        match self.chaos.how(Knob::LateCancel).below(4) {
+        match self.chaos.how(Knob::LateCancel).below(5) {
             0 if request.deadline == 0 => {
                 let late = self.chaos.how(Knob::LateCancel).magnitude(MICROSECOND, MILLISECOND);
                 let place = self.cores[core].pending.get_mut(&serial).expect("it is looked at");
@@ -517,6 +517,8 @@ impl World {
                 self.end_cancelled(core, target, &found);
                 Answered
             }
+            // The request is on its way from one try to the next.
+            2 => failed(libc::ENOENT),
             _ => {
                 // Too late: what is there is delivered, bytes or a descriptor.
                 let outcome = self.perform(core, target, &found);

@@ -18,7 +18,7 @@ use quoit::time::{call_later, sleep};
 use super::{assert_fruitful, silence_planted_panics};
 use crate::loopback::{lap, listen, own_address, pair, scaled};
 use crate::quarantine::{PIECE, QuarantineBuf, violations};
-use crate::support::{Ledger, Watch, isolated, ledger, settle};
+use crate::support::{Ledger, Watch, isolated, ledger, patient, settle};
 
 /// Panics when it is dropped.
 struct Bomb;
@@ -163,9 +163,9 @@ async fn in_wakers(streams: &mut [(TcpStream, std::net::TcpStream)]) {
             lap().await;
             assert_eq!(read.await.unwrap().1, b"y");
         }
-        let mut nap = pin!(sleep(Duration::from_millis(5)));
+        let mut nap = pin!(sleep(patient(Duration::from_millis(5))));
         poll_with(make(), nap.as_mut());
-        sleep(Duration::from_millis(8)).await;
+        sleep(patient(Duration::from_millis(8))).await;
         nap.await;
 
         let mut task = quoit::spawn(async { yield_now().await });
@@ -181,7 +181,7 @@ async fn in_wakers(streams: &mut [(TcpStream, std::net::TcpStream)]) {
         poll_with(make(), pin!(&mut task));
         let _ = catch_unwind(AssertUnwindSafe(|| drop(task)));
 
-        let mut naps = pin!(quoit::gather([sleep(Duration::from_millis(5))]));
+        let mut naps = pin!(quoit::gather([sleep(patient(Duration::from_millis(5)))]));
         poll_with(make(), naps.as_mut());
         naps.await;
 
