@@ -131,7 +131,7 @@ impl<B: IoBuf> Future for Write<'_, B> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let this = &mut *self;
-            let send = match &mut this.0 {
+            let mut send = match &mut this.0 {
                 Step::Turn { fd, ticket, buf, .. } => {
                     if buf.buf_len() > 0 && fd.writing().poll_take(ticket, context).is_pending() {
                         if is_overdue() {
@@ -172,16 +172,19 @@ impl<B: IoBuf> Future for Write<'_, B> {
                 }
                 Step::Done => panic!("a write was polled after it had completed"),
             };
-            return match Submission::start(send, context) {
-                Ok(send) => {
-                    this.0.become_step(Step::Sending(send));
-                    Poll::Pending
+            loop {
+                match Submission::start(send, context) {
+                    Ok(send) => {
+                        this.0.become_step(Step::Sending(send));
+                        return Poll::Pending;
+                    }
+                    // It has ended at once, perhaps with a part.
+                    Err((ended, sent)) => match ended.judge(sent) {
+                        Ok(rest) => send = rest,
+                        Err(result) => return Poll::Ready(result),
+                    },
                 }
-                Err((send, refused)) => match send.judge(refused) {
-                    Ok(_) => unreachable!("what is refused sends nothing"),
-                    Err(result) => Poll::Ready(result),
-                },
-            };
+            }
         }
     }
 }
