@@ -218,8 +218,7 @@ mod tests {
 mod loom_tests {
     use super::super::channel;
     use super::*;
-    use crate::sys::atomic::model;
-    use crate::sys::atomic::{AtomicUsize, Ordering};
+    use crate::sys::atomic::{AtomicUsize, Ordering, model};
     use loom::thread;
     use std::task::{Wake, Waker};
 

@@ -492,8 +492,8 @@ impl Ring {
         self.push(request);
     }
 
-    /// A cancel has been answered. It finds nothing if its target has ended, or if the kernel was about
-    /// to try that once more: then neither ends the other, and it is asked again.
+    /// A cancel has been answered. One that found nothing came after the end of its target, or while the
+    /// kernel was about to try that once more; in the second case it is asked again.
     #[cold]
     fn cancelled(&self, cqe: &Cqe) {
         if cqe.result == -libc::ENOENT {

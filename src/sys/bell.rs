@@ -68,8 +68,7 @@ impl Bell {
 #[cfg(all(test, loom))]
 mod loom_tests {
     use super::*;
-    use crate::sys::atomic::AtomicUsize;
-    use crate::sys::atomic::model;
+    use crate::sys::atomic::{AtomicUsize, model};
     use loom::thread;
     use std::sync::Arc;
     use std::task::Wake;

@@ -184,8 +184,7 @@ pub(crate) fn ring_soon(bell: &Arc<Bell>, mark: &mut Mark) {
 mod loom_tests {
     use super::*;
     use crate::driver::{Kick, Unparker};
-    use crate::sys::atomic::model;
-    use crate::sys::atomic::{AtomicUsize, Ordering};
+    use crate::sys::atomic::{AtomicUsize, Ordering, model};
     use loom::thread;
 
     struct Count(Arc<AtomicUsize>);
