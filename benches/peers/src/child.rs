@@ -96,10 +96,7 @@ impl Server {
 
     /// The memory of the process that is in use, in bytes.
     pub fn resident_bytes(&self) -> io::Result<u64> {
-        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
-        let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-        Ok(kib.ok_or_else(|| io::Error::other("smaps_rollup has no Rss"))? * 1024)
+        resident_bytes(self.child.id())
     }
 
     /// The times of all threads together, read when none of them runs: the kernel brings those
@@ -210,6 +207,14 @@ fn free_port() -> io::Result<u16> {
 /// itself contain some.
 fn state(stat: &str) -> char {
     stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or('?')
+}
+
+/// Bytes of resident memory of the process that `/proc` calls `name`.
+pub fn resident_bytes(name: impl std::fmt::Display) -> io::Result<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{name}/smaps_rollup"))?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    Ok(kib.ok_or_else(|| io::Error::other("smaps_rollup has no Rss"))? * 1024)
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@
 //! It is the CPU time of the whole process, for blocking work runs on other threads. The memory is what
 //! the process has gained, of which only that of the sleeps means anything.
 
-use std::fs;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
+
+use crate::child::resident_bytes;
 
 const BATCH: u64 = 1_000;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -135,10 +136,7 @@ fn cpu_ns() -> u64 {
 }
 
 fn resident_mb() -> f64 {
-    let text = fs::read_to_string("/proc/self/smaps_rollup").expect("/proc is there");
-    let line = text.lines().find(|line| line.starts_with("Rss:")).expect("there is a sum");
-    let kib = line.split_whitespace().nth(1).and_then(|word| word.parse::<f64>().ok());
-    kib.expect("it is a number") / 1024.0
+    resident_bytes("self").expect("/proc is there") as f64 / f64::from(1 << 20)
 }
 
 /// There and back through two channels, which `$channel` makes, of room for one message.
