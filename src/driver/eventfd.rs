@@ -27,11 +27,14 @@ impl EventFd {
         unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
-    /// Takes the count, so that the descriptor is not readable until it is rung again.
-    pub(crate) fn silence(&self) {
+    /// Takes the count, so that the descriptor is not readable until it is rung again. Whether it had
+    /// been.
+    pub(crate) fn silence(&self) -> bool {
         let mut count = [0; 8];
         // SAFETY: `count` is eight writable bytes.
-        unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        let read =
+            unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        read > 0
     }
 }
 

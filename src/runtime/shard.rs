@@ -122,7 +122,8 @@ impl Shard {
         let blocking = settings.blocking.clone();
         let threads = (!ring.is_simulated()).then(|| blocking.clone());
         let care = care(&settings, &core, &ring)?;
-        let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote), threads, care));
+        let blocks = Rc::clone(&core.blocks);
+        let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote), threads, blocks, care));
         let timers = Rc::new(Timers::new(ring.now()));
         core.install(Rc::clone(&ring));
         core.install(Rc::clone(&scheduler));

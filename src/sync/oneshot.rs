@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::waker_cell::WakerCell;
+use crate::sys::half::Half;
 
 /// Makes a channel for one value: an answer, the end of something.
 ///
@@ -22,13 +22,13 @@ use super::waker_cell::WakerCell;
 /// ```
 #[inline]
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
-    let shared = Rc::new(Shared {
+    let (sender, receiver) = Half::pair(Shared {
         value: Cell::new(None),
         receiver: WakerCell::default(),
         sender: WakerCell::default(),
         state: Cell::new(0),
     });
-    (Sender { shared: Rc::clone(&shared) }, Receiver { shared: Some(shared) })
+    (Sender { shared: sender }, Receiver { shared: Some(receiver) })
 }
 
 struct Shared<T> {
@@ -55,7 +55,7 @@ const WAITED: u8 = 1 << 2;
 /// assert_eq!(sender.send(7), Err(7)); // it comes back
 /// ```
 pub struct Sender<T> {
-    shared: Rc<Shared<T>>,
+    shared: Half<Shared<T>>,
 }
 
 /// Waits for the one value: it is a future. Dropping it instead tells the [`Sender`], and drops a value
@@ -74,7 +74,7 @@ pub struct Sender<T> {
 #[must_use = "it waits only when it is awaited"]
 pub struct Receiver<T> {
     /// None once the outcome was taken.
-    shared: Option<Rc<Shared<T>>>,
+    shared: Option<Half<Shared<T>>>,
 }
 
 /// The sender was dropped without sending.

@@ -8,10 +8,11 @@
 
 use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 use super::atomic::thread_local;
+use super::blocks::Blocks;
 use super::log::Log;
 
 thread_local! {
@@ -67,12 +68,14 @@ pub(crate) struct Core {
     pub(crate) log: Log,
     /// The values of the scopes that are entered, innermost last, each by the address of its key.
     pub(crate) locals: RefCell<Vec<(usize, Rc<dyn Any>)>>,
+    /// The memory of what has ended, for what begins.
+    pub(crate) blocks: Rc<Blocks>,
     floors: [OnceCell<Part>; FLOORS],
 }
 
 struct Part {
-    address: *const (),
-    release: unsafe fn(*const ()),
+    address: NonNull<()>,
+    release: unsafe fn(NonNull<()>),
 }
 
 impl Drop for Part {
@@ -82,9 +85,9 @@ impl Drop for Part {
     }
 }
 
-unsafe fn release<T>(address: *const ()) {
+unsafe fn release<T>(address: NonNull<()>) {
     // SAFETY: the caller passes what `Rc::<T>::into_raw` returned, once.
-    drop(unsafe { Rc::from_raw(address.cast::<T>()) });
+    drop(unsafe { Rc::from_raw(address.cast::<T>().as_ptr().cast_const()) });
 }
 
 impl Core {
@@ -104,20 +107,22 @@ impl Core {
             caught_panics,
             log,
             locals,
+            blocks: Rc::new(Blocks::new()),
             floors,
         }
     }
 
     /// Leaves a floor's part here, for as long as the core lives.
     pub(crate) fn install<T: Floor>(&self, part: Rc<T>) {
-        let part = Part { address: Rc::into_raw(part).cast(), release: release::<T> };
+        let address = NonNull::new(Rc::into_raw(part).cast_mut()).expect("an Rc is somewhere");
+        let part = Part { address: address.cast(), release: release::<T> };
         assert!(self.floors[T::INDEX].set(part).is_ok(), "a floor was installed twice");
     }
 
     /// Where a floor's part is: what `Rc::into_raw` returned, so the count beside it is in reach.
     #[inline]
     fn address<T: Floor>(&self) -> Option<*const T> {
-        self.floors[T::INDEX].get().map(|part| part.address.cast())
+        self.floors[T::INDEX].get().map(|part| part.address.as_ptr().cast_const().cast())
     }
 
     #[inline]

@@ -3,6 +3,7 @@
 pub(crate) mod addr;
 pub(crate) mod atomic;
 pub(crate) mod bell;
+pub(crate) mod blocks;
 pub(crate) mod children;
 pub(crate) mod clock;
 pub(crate) mod control;
@@ -15,6 +16,7 @@ pub(crate) mod fake_root;
 pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod guard;
+pub(crate) mod half;
 pub(crate) mod handlers;
 pub(crate) mod inherited;
 pub(crate) mod lane;

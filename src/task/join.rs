@@ -74,7 +74,7 @@ impl<T> JoinHandle<T> {
 
     /// What operations note of the task: nobody else has it before the outcome is taken.
     pub(crate) fn key(&self) -> u32 {
-        self.id.key
+        self.id.key()
     }
 
     /// Waits for the end of the task, and leaves its outcome where it is.
@@ -113,10 +113,15 @@ impl<T> Drop for JoinHandle<T> {
     #[inline]
     fn drop(&mut self) {
         if !self.taken {
-            let id = self.id;
-            registry::on_core(self.core, move |scheduler| scheduler.detach(id));
+            detach(self.core, self.id);
         }
     }
+}
+
+/// Nobody will ask for the outcome. On its own, so that a handle that was awaited costs a look.
+#[inline(never)]
+fn detach(core: u64, id: TaskId) {
+    registry::on_core(core, move |scheduler| scheduler.detach(id));
 }
 
 impl<T> fmt::Debug for JoinHandle<T> {

@@ -3,7 +3,6 @@
 mod abort;
 mod before;
 pub(crate) mod blocking;
-mod blocks;
 mod builder;
 mod callback;
 mod children;

@@ -30,13 +30,13 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-use super::blocks::{Blocks, Size, give_back};
 use super::inbox::{Node, NodeVtable, Remote};
 use super::join::JoinError;
 use super::origin::{Origin, Site};
 use super::scheduler::Scheduler;
 use super::table::TaskId;
 use crate::sys::atomic::{Arc, AtomicBool, AtomicUsize, Life, Ordering};
+use crate::sys::blocks::{Blocks, Size, give_back};
 use crate::sys::{current, guard};
 
 /// In the run queue.
@@ -162,6 +162,12 @@ impl Header {
         }
     }
 
+    /// Whether a waker is kept.
+    #[inline]
+    pub(super) fn is_joined_by_a_waker(&self) -> bool {
+        self.has(JOINED_BY_A_WAKER)
+    }
+
     /// Whether it is this waker that is kept: to keep it once more would take memory.
     pub(super) fn is_joined_by(&self, waker: &Waker) -> bool {
         if !self.has(JOINED_BY_A_WAKER) {
@@ -198,7 +204,7 @@ impl Header {
     /// The task of this core that is told when this one has ended, by its place.
     pub(super) fn joined_by(&self) -> Option<u32> {
         let id = TaskId::of_bits(self.joiner.get());
-        (!self.has(JOINED_BY_A_WAKER) && id != TaskId::NONE).then_some(id.key)
+        (!self.has(JOINED_BY_A_WAKER) && id != TaskId::NONE).then_some(id.key())
     }
 
     #[cold]
@@ -427,8 +433,29 @@ pub(super) unsafe fn release(header: NonNull<Header>, blocks: &Blocks) {
     // SAFETY: the scheduler's reference keeps the header alive until the end of this function.
     let task = unsafe { header.as_ref() };
     if task.holds.get() != Holds::Nothing || task.has(JOINED_BY_A_WAKER | SPECIAL) {
-        discard_rest(header);
+        // SAFETY: the caller's contract.
+        return unsafe { release_with_rest(header, blocks) };
     }
+    // SAFETY: the caller's contract, and nothing is left.
+    unsafe { release_memory(header, blocks) };
+}
+
+/// # Safety
+/// As of [`release`].
+#[cold]
+#[inline(never)]
+unsafe fn release_with_rest(header: NonNull<Header>, blocks: &Blocks) {
+    discard_rest(header);
+    // SAFETY: the caller's contract, and nothing is left.
+    unsafe { release_memory(header, blocks) };
+}
+
+/// # Safety
+/// As of [`release`], and the task holds nothing any more.
+#[inline(always)]
+unsafe fn release_memory(header: NonNull<Header>, blocks: &Blocks) {
+    // SAFETY: the scheduler's reference keeps the header alive until the end of this function.
+    let task = unsafe { header.as_ref() };
     // Acquire: what other threads did with their references is over.
     if task.refs.load(Ordering::Acquire) != 1 {
         // SAFETY: the caller's contract.
@@ -653,7 +680,7 @@ mod loom_tests {
     impl Bench {
         fn new() -> Self {
             let remote = Remote::new(1, Unparker::new(NoSleeper));
-            let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote), None, Care::default()));
+            let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote), None, Rc::clone(&core.blocks), Care::default()));
             let core = Core::new(1, 0, 1, 1);
             core.install(Rc::clone(&scheduler));
             let opened = Arc::new(AtomicBool::new(false));

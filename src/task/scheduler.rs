@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::blocking::pool::Pool;
-use super::blocks::Blocks;
 use super::inbox::Remote;
 use super::join::JoinError;
 use super::lanes::{Lanes, List};
@@ -21,6 +20,7 @@ use super::raw::{self, ABORTED, AWAITED, DONE, FRESH, Header, Joiner, QUEUED, SP
 use super::table::{Table, TaskId};
 use super::watch::Watch;
 use crate::sys::atomic::Arc;
+use crate::sys::blocks::Blocks;
 use crate::sys::current::{self, Floor};
 use crate::sys::guard;
 
@@ -44,7 +44,7 @@ pub(crate) struct Scheduler {
     running: Cell<Option<NonNull<Header>>>,
     /// What `choose` goes on from.
     chance: Cell<u64>,
-    blocks: Blocks,
+    blocks: Rc<Blocks>,
     /// The threads for what blocks; none where it is run in place.
     pool: Option<Pool>,
     outbox: Outbox,
@@ -77,7 +77,12 @@ unsafe impl Floor for Scheduler {
 }
 
 impl Scheduler {
-    pub(crate) fn new(remote: Arc<Remote>, pool: Option<Pool>, care: Care) -> Self {
+    pub(crate) fn new(
+        remote: Arc<Remote>,
+        pool: Option<Pool>,
+        blocks: Rc<Blocks>,
+        care: Care,
+    ) -> Self {
         Scheduler {
             ready: List::default(),
             lanes: OnceCell::new(),
@@ -87,7 +92,7 @@ impl Scheduler {
             polls: Cell::new(0),
             running: Cell::new(None),
             chance: Cell::new(0),
-            blocks: Blocks::new(),
+            blocks,
             pool,
             outbox: Outbox::new(),
             root: Cell::new(TaskId::NONE),
@@ -215,7 +220,7 @@ impl Scheduler {
         // SAFETY: an entry is plain data.
         let id = unsafe { self.table(|tasks| tasks.insert(header)) };
         // SAFETY: the task has just been made.
-        unsafe { header.as_ref() }.key.set(id.key);
+        unsafe { header.as_ref() }.key.set(id.key());
         (header, id)
     }
 
@@ -317,7 +322,7 @@ impl Scheduler {
     fn fail(&self, header: NonNull<Header>, panic: raw::Panic) -> Option<raw::Panic> {
         // SAFETY: the scheduler's reference.
         let task = unsafe { header.as_ref() };
-        let is_root = task.key.get() == self.root.get().key;
+        let is_root = task.key.get() == self.root.get().key();
         let verdict = match is_root {
             true => OnPanic::Isolate,
             false => self.on_panic.judge(&TaskPanic::new(&task.origin, &*panic)),
@@ -431,16 +436,14 @@ impl Scheduler {
         }
     }
 
-    /// How to tell whoever waits with `waker`: a task of this core by its name.
+    /// The task of this core that `waker` wakes.
     #[inline]
-    fn joiner(&self, waker: &Waker) -> Joiner {
-        let name = raw::task_of(waker, &self.remote).and_then(|header| {
-            // SAFETY: the waker keeps the header alive.
-            let key = unsafe { header.as_ref() }.key.get();
-            // SAFETY: a look.
-            unsafe { self.table(|tasks| tasks.name(key, header)) }
-        });
-        name.map_or_else(|| Joiner::Somebody(Box::new(waker.clone())), Joiner::Task)
+    fn woken_by(&self, waker: &Waker) -> Option<TaskId> {
+        let header = raw::task_of(waker, &self.remote)?;
+        // SAFETY: the waker keeps the header alive.
+        let key = unsafe { header.as_ref() }.key.get();
+        // SAFETY: a look.
+        unsafe { self.table(|tasks| tasks.name(key, header)) }
     }
 
     /// The first task at or behind the place `from`, with that place.
@@ -525,13 +528,24 @@ impl Scheduler {
     fn wait_for(&self, header: NonNull<Header>, context: &Context<'_>) {
         // SAFETY: the scheduler's reference.
         let task = unsafe { header.as_ref() };
-        if !task.is_joined_by(context.waker()) {
-            let joiner = self.joiner(context.waker());
-            task.set_joiner(joiner);
-            if task.has(DONE) {
-                // A waker that was cloned or displaced has ended it, with its scope.
-                self.tell(task.take_joiner());
-            }
+        match self.woken_by(context.waker()) {
+            Some(id) if !task.is_joined_by_a_waker() => task.set_joiner(Joiner::Task(id)),
+            id => self.wait_by_waker(task, id, context.waker()),
+        }
+    }
+
+    /// As `wait_for`, where a waker is kept, or was.
+    #[cold]
+    #[inline(never)]
+    fn wait_by_waker(&self, task: &Header, id: Option<TaskId>, waker: &Waker) {
+        if task.is_joined_by(waker) {
+            return;
+        }
+        let somebody = || Joiner::Somebody(Box::new(waker.clone()));
+        task.set_joiner(id.map_or_else(somebody, Joiner::Task));
+        if task.has(DONE) {
+            // A waker that was cloned or displaced has ended it, with its scope.
+            self.tell(task.take_joiner());
         }
     }
 
@@ -590,7 +604,7 @@ impl Scheduler {
             return self.abort(id);
         }
         // What it had in flight is given up in its own name.
-        let polled = current::core(|core| core.polled.replace(id.key));
+        let polled = current::core(|core| core.polled.replace(id.key()));
         raw::abort(header);
         current::core(|core| core.polled.set(polled.unwrap_or(u32::MAX)));
         self.complete(header);

@@ -5,94 +5,118 @@ use std::ptr::NonNull;
 use super::raw::Header;
 
 /// Names one task: its place in the table, and a number that tells it from others in that place.
+///
+/// They are one number, so that a handle that is moved as soon as it is made is read as it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TaskId {
-    pub(super) key: u32,
-    pub(super) life: u32,
-}
+pub(crate) struct TaskId(u64);
 
 impl TaskId {
     /// No task: a table has fewer places.
-    pub(super) const NONE: TaskId = TaskId { key: NOWHERE, life: 0 };
+    pub(super) const NONE: TaskId = TaskId(NOWHERE as u64);
+
+    #[inline]
+    const fn new(key: u32, life: u32) -> TaskId {
+        TaskId((life as u64) << 32 | key as u64)
+    }
+
+    /// The place.
+    #[inline]
+    pub(super) const fn key(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline]
+    const fn life(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
 
     #[inline]
     pub(super) const fn bits(self) -> u64 {
-        (self.life as u64) << 32 | self.key as u64
+        self.0
     }
 
     #[inline]
     pub(super) const fn of_bits(bits: u64) -> TaskId {
-        TaskId { key: bits as u32, life: (bits >> 32) as u32 }
+        TaskId(bits)
     }
 }
 
 const NOWHERE: u32 = u32::MAX;
 
 /// Finds tasks by name. It owns none of them.
-///
-/// Twelve bytes a task: `slab` would need 24, or packed entries, whose reads wait for two stores.
 pub(super) struct Table {
-    headers: Vec<Option<NonNull<Header>>>,
-    /// Of each place, which life it is in.
-    lives: Vec<u32>,
-    free: Vec<u32>,
+    places: Vec<Place>,
+    /// The first place that is vacant.
+    vacant: u32,
+    len: usize,
+}
+
+/// Sixteen bytes, of which each part is read as it was written: `slab` would need 24.
+struct Place {
+    header: Option<NonNull<Header>>,
+    /// Which life it is in.
+    life: u32,
+    /// The next that is vacant, while this one is.
+    next: u32,
 }
 
 impl Table {
     pub(super) const fn new() -> Self {
-        Table { headers: Vec::new(), lives: Vec::new(), free: Vec::new() }
+        Table { places: Vec::new(), vacant: NOWHERE, len: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.headers.len() - self.free.len()
+        self.len
     }
 
     /// Gives `header` a name.
     #[inline]
     pub(super) fn insert(&mut self, header: NonNull<Header>) -> TaskId {
-        let Some(key) = self.free.pop() else { return self.grow(header) };
-        let place = key as usize;
-        self.headers[place] = Some(header);
-        TaskId { key, life: self.lives[place] }
+        self.len += 1;
+        let key = self.vacant;
+        let Some(place) = self.places.get_mut(key as usize) else { return self.grow(header) };
+        self.vacant = place.next;
+        place.header = Some(header);
+        TaskId::new(key, place.life)
     }
 
     #[cold]
     fn grow(&mut self, header: NonNull<Header>) -> TaskId {
-        let key = u32::try_from(self.headers.len()).ok().filter(|key| *key != NOWHERE);
+        let key = u32::try_from(self.places.len()).ok().filter(|key| *key != NOWHERE);
         let key = key.expect("a core has fewer than 2^32 tasks");
-        self.headers.push(Some(header));
-        self.lives.push(0);
-        TaskId { key, life: 0 }
+        self.places.push(Place { header: Some(header), life: 0, next: NOWHERE });
+        TaskId::new(key, 0)
     }
 
     #[inline]
     pub(super) fn get(&self, id: TaskId) -> Option<NonNull<Header>> {
-        let place = id.key as usize;
-        if *self.lives.get(place)? == id.life { self.headers[place] } else { None }
+        let place = self.places.get(id.key() as usize)?;
+        if place.life == id.life() { place.header } else { None }
     }
 
     /// The name of `header`, if it is what is at `key`.
     #[inline]
     pub(super) fn name(&self, key: u32, header: NonNull<Header>) -> Option<TaskId> {
-        let place = key as usize;
-        let life = *self.lives.get(place)?;
-        (self.headers[place] == Some(header)).then_some(TaskId { key, life })
+        let place = self.places.get(key as usize)?;
+        (place.header == Some(header)).then_some(TaskId::new(key, place.life))
     }
 
     /// Ends the life of a name.
     #[inline]
     pub(super) fn remove(&mut self, key: u32) {
-        let place = key as usize;
-        assert!(self.headers[place].take().is_some(), "a task leaves the table once");
+        let place = &mut self.places[key as usize];
+        assert!(place.header.take().is_some(), "a task leaves the table once");
         // Wrapping is harmless: nobody keeps a handle for 2^32 lives of its place.
-        self.lives[place] = self.lives[place].wrapping_add(1);
-        self.free.push(key);
+        place.life = place.life.wrapping_add(1);
+        place.next = self.vacant;
+        self.vacant = key;
+        self.len -= 1;
     }
 
     /// The first task at or behind the place `from`, and that place.
     pub(super) fn next(&self, from: usize) -> Option<(usize, NonNull<Header>)> {
-        let behind = self.headers.iter().enumerate().skip(from);
-        behind.filter_map(|(place, header)| Some((place, (*header)?))).next()
+        let behind = self.places.iter().enumerate().skip(from);
+        behind.filter_map(|(at, place)| Some((at, place.header?))).next()
     }
 }
 
@@ -109,10 +133,10 @@ mod tests {
         let mut table = Table::new();
         let first = table.insert(header(1));
         assert_eq!(table.get(first), Some(header(1)));
-        table.remove(first.key);
+        table.remove(first.key());
         assert_eq!((table.get(first), table.len()), (None, 0));
         let second = table.insert(header(2));
-        assert_eq!((second.key, table.get(first)), (first.key, None));
+        assert_eq!((second.key(), table.get(first)), (first.key(), None));
         assert_eq!(table.get(second), Some(header(2)));
         assert_eq!(table.get(TaskId::NONE), None);
     }
@@ -121,10 +145,10 @@ mod tests {
     fn a_task_is_found_again_by_its_place() {
         let mut table = Table::new();
         let (first, second) = (table.insert(header(1)), table.insert(header(2)));
-        assert_eq!(table.name(second.key, header(2)), Some(second));
-        assert_eq!(table.name(second.key, header(1)), None);
-        table.remove(first.key);
-        assert_eq!(table.name(first.key, header(1)), None);
+        assert_eq!(table.name(second.key(), header(2)), Some(second));
+        assert_eq!(table.name(second.key(), header(1)), None);
+        table.remove(first.key());
+        assert_eq!(table.name(first.key(), header(1)), None);
         assert_eq!(table.next(0), Some((1, header(2))));
         assert_eq!(table.next(2), None);
     }

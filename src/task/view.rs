@@ -46,19 +46,19 @@ impl Scheduler {
         // SAFETY: what is in the table is alive: the scheduler's reference.
         let task = unsafe { header.as_ref() };
         let phase = match task {
-            _ if polled == Some(id.key) => Phase::Running,
+            _ if polled == Some(id.key()) => Phase::Running,
             _ if task.has(DONE) => Phase::Ended,
             _ if task.has(QUEUED) => Phase::Ready,
             _ => Phase::Waiting,
         };
         View {
-            key: id.key,
+            key: id.key(),
             id: id.bits(),
             at: task.origin.at(),
             name: task.origin.name(),
             phase,
             joined_by: task.joined_by(),
-            polled_at: self.polled_at(id.key),
+            polled_at: self.polled_at(id.key()),
         }
     }
 

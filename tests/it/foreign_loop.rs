@@ -10,6 +10,8 @@ use std::time::Duration;
 use quoit::net::TcpListener;
 use quoit::runtime::{Runtime, Turn};
 
+use crate::support::patient;
+
 /// Longer than a lap takes on a slow machine, so that the loop has to sleep.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -20,9 +22,10 @@ fn turn_until(runtime: &Runtime, done: impl Fn() -> bool) -> usize {
         if runtime.turn() == Turn::Idle && !done() {
             let fd = runtime.as_fd().as_raw_fd();
             let mut ours = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            let limit = patient(Duration::from_secs(5)).as_millis() as i32;
             // SAFETY: the array of one lives until the call returns.
-            let ready = unsafe { libc::poll(&raw mut ours, 1, 5_000) };
-            assert_eq!(ready, 1, "nothing came for five seconds");
+            let ready = unsafe { libc::poll(&raw mut ours, 1, limit) };
+            assert_eq!(ready, 1, "nothing came for a long time");
             sleeps += 1;
         }
     }

@@ -35,8 +35,9 @@ impl Bell {
         self.event.ring();
     }
 
-    pub(super) fn silence(&self) {
-        self.event.silence();
+    /// Whether it had been rung.
+    pub(super) fn silence(&self) -> bool {
+        self.event.silence()
     }
 }
 

@@ -351,8 +351,9 @@ unsafe impl Driver for Uring {
     }
 
     fn enter(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {
-        if let Some(bell) = self.bell.get() {
-            bell.silence();
+        if self.bell.get().is_some_and(Bell::silence) {
+            // Nobody rings again for what this was for, so that a hint is not enough to leave it.
+            self.quiet_laps = QUIET_LAPS;
         }
         let before = answers.len();
         let result = match self.steps {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use peers::executor::{Executor, main as measure};
+use peers::executor::{Executor, Joined, main as measure};
 use peers::{oneshots, pass};
 use quoit::runtime::Runtime;
 use quoit::sync::{mpsc, oneshot};
@@ -18,8 +18,7 @@ impl Executor for Quoit {
     fn spawn<T: Send + 'static>(
         future: impl Future<Output = T> + Send + 'static,
     ) -> impl Future<Output = T> {
-        let task = quoit::spawn(future);
-        async { task.await.unwrap() }
+        Joined(quoit::spawn(future))
     }
 
     fn sleep(time: Duration) -> impl Future<Output = ()> {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use peers::executor::{Executor, main as measure};
+use peers::executor::{Executor, Joined, main as measure};
 use peers::{oneshots, pass};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
@@ -19,8 +19,7 @@ impl Executor for Tokio {
     fn spawn<T: Send + 'static>(
         future: impl Future<Output = T> + Send + 'static,
     ) -> impl Future<Output = T> {
-        let task = tokio::spawn(future);
-        async { task.await.unwrap() }
+        Joined(tokio::spawn(future))
     }
 
     fn sleep(time: Duration) -> impl Future<Output = ()> {

@@ -3,7 +3,7 @@
 use std::future::{Future, Ready};
 use std::time::Duration;
 
-use peers::executor::{Executor, main as measure};
+use peers::executor::{Executor, Joined, main as measure};
 
 struct Compio;
 
@@ -15,8 +15,7 @@ impl Executor for Compio {
     fn spawn<T: Send + 'static>(
         future: impl Future<Output = T> + Send + 'static,
     ) -> impl Future<Output = T> {
-        let task = compio::runtime::spawn(future);
-        async { task.await.unwrap() }
+        Joined(compio::runtime::spawn(future))
     }
 
     fn sleep(time: Duration) -> impl Future<Output = ()> {

@@ -1,8 +1,11 @@
-//! Memory for tasks: what one task leaves, the next of its size takes.
+//! Memory for what comes and goes by the million, tasks and channels for one value: what one leaves,
+//! the next of its size takes.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::Cell;
 use std::ptr::NonNull;
+
+use super::current;
 
 /// Sizes are counted in steps of so many bytes, less a word: that is what the usual allocators add.
 const STEP: usize = 16;
@@ -15,7 +18,7 @@ const PLACES: usize = (LARGEST + WORD) / STEP + 1;
 const KEPT: usize = if cfg!(any(debug_assertions, loom)) { 0 } else { 256 * 1024 };
 
 /// The blocks of one core that are free, by size.
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     free: [Cell<Option<NonNull<Free>>>; PLACES],
     /// How many more of each size may be kept.
     room: [Cell<u16>; PLACES],
@@ -27,7 +30,7 @@ struct Free {
 }
 
 impl Blocks {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut size = 0;
         let room = [(); PLACES].map(|()| {
             let blocks = KEPT.checked_div(size).unwrap_or(0);
@@ -39,7 +42,7 @@ impl Blocks {
 
     /// A block of this size.
     #[inline(always)]
-    pub(super) fn take(&self, size: Size) -> NonNull<u8> {
+    pub(crate) fn take(&self, size: Size) -> NonNull<u8> {
         let Some(list) = self.free.get(size.place) else { return fresh(size) };
         let Some(block) = list.get() else { return fresh(size) };
         // SAFETY: what is in the list is a block that nobody uses, and begins with its link.
@@ -54,7 +57,7 @@ impl Blocks {
     /// # Safety
     /// It came from the `take` of any core for this size, and nobody uses it any more.
     #[inline(always)]
-    pub(super) unsafe fn give(&self, block: NonNull<u8>, size: Size) {
+    pub(crate) unsafe fn give(&self, block: NonNull<u8>, size: Size) {
         if let Some(room) = self.room.get(size.place)
             && room.get() > 0
         {
@@ -71,10 +74,30 @@ impl Blocks {
     }
 }
 
+/// A block of this size, of this core's if there are some.
+#[inline]
+pub(crate) fn take(size: Size) -> NonNull<u8> {
+    current::core(|core| core.blocks.take(size)).unwrap_or_else(|| fresh(size))
+}
+
+/// Takes a block back, for this core if there is one.
+///
+/// # Safety
+/// As of [`Blocks::give`].
+#[inline]
+pub(crate) unsafe fn give(block: NonNull<u8>, size: Size) {
+    // SAFETY: the caller's contract.
+    let given = current::core(|core| unsafe { core.blocks.give(block, size) });
+    if given.is_none() {
+        // SAFETY: as above.
+        unsafe { give_back(block, size) };
+    }
+}
+
 /// What is allocated for a layout, worked out once for each type: in whole steps, so that blocks
 /// can be exchanged.
 #[derive(Clone, Copy)]
-pub(super) struct Size {
+pub(crate) struct Size {
     allocated: Layout,
     /// Which list keeps such blocks; none does if it is not below `PLACES`.
     place: usize,
@@ -82,7 +105,7 @@ pub(super) struct Size {
 
 impl Size {
     /// The size of a block for `layout`, which is not empty.
-    pub(super) const fn of(layout: Layout) -> Size {
+    pub(crate) const fn of(layout: Layout) -> Size {
         let place = (layout.size() + WORD).div_ceil(STEP);
         if place < PLACES && layout.align() <= WORD {
             Size::of_place(place)
@@ -101,7 +124,7 @@ impl Size {
 
 #[cold]
 fn fresh(size: Size) -> NonNull<u8> {
-    // SAFETY: a task has a header, so the layout is not empty.
+    // SAFETY: a `Size` is that of a layout which is not empty.
     let block = unsafe { alloc(size.allocated) };
     NonNull::new(block).unwrap_or_else(|| handle_alloc_error(size.allocated))
 }
@@ -111,7 +134,7 @@ fn fresh(size: Size) -> NonNull<u8> {
 /// # Safety
 /// As of [`Blocks::give`].
 #[cold]
-pub(super) unsafe fn give_back(block: NonNull<u8>, size: Size) {
+pub(crate) unsafe fn give_back(block: NonNull<u8>, size: Size) {
     // SAFETY: `fresh` allocated it with this layout.
     unsafe { dealloc(block.as_ptr(), size.allocated) };
 }
