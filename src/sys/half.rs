@@ -93,7 +93,13 @@ mod tests {
             let value = Rc::new(7);
             let (first, second) = Half::pair(Rc::clone(&value));
             assert_eq!((**first, Rc::strong_count(&second)), (7, 2));
-            let left = if second_first { drop(second); first } else { drop(first); second };
+            let left = if second_first {
+                drop(second);
+                first
+            } else {
+                drop(first);
+                second
+            };
             assert_eq!((**left, Rc::strong_count(&value)), (7, 2));
             drop(left);
             assert_eq!(Rc::strong_count(&value), 1);
