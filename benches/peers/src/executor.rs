@@ -8,6 +8,7 @@
 use std::fmt::Debug;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub trait Executor {
         future: impl Future<Output = T> + Send + 'static,
     ) -> impl Future<Output = T>;
     fn sleep(time: Duration) -> impl Future<Output = ()>;
-    /// Spawns a sleep that nobody awaits.
+    /// Spawns a task that calls [`polled`] and sleeps; nobody awaits it.
     fn spawn_sleep(time: Duration);
     /// `None` if it has no such thing.
     fn block(steps: u64) -> Option<impl Future<Output = ()>>;
@@ -62,6 +63,14 @@ impl Future for Yield {
     }
 }
 
+/// Sleeps that have begun.
+static POLLED: AtomicU64 = AtomicU64::new(0);
+
+/// Called by each sleep's task.
+pub fn polled() {
+    POLLED.fetch_add(1, Ordering::Relaxed);
+}
+
 /// Runs the cell that the command line names.
 pub fn main<E: Executor>() {
     let mut arguments = std::env::args().skip(1);
@@ -95,7 +104,7 @@ async fn run<E: Executor>(cell: &str, steps: u64) -> bool {
                 }
             }
         }
-        // In a task: the future of `block_on` is one with some, and goes before all with others.
+        // In a task: the future of `block_on` is one with some, and goes before all others with others.
         "yield-1" => E::spawn(yields(steps)).await,
         "yield-1000" => {
             let tasks: Vec<_> = (0..BATCH).map(|_| E::spawn(yields(steps / BATCH))).collect();
@@ -110,19 +119,25 @@ async fn run<E: Executor>(cell: &str, steps: u64) -> bool {
                 assert!(polled.is_pending());
             }
         }
-        "sleeps" => {
-            for number in 0..steps {
-                E::spawn_sleep(HOUR + Duration::from_micros(number));
-            }
-            // Each is polled before this goes on.
-            yields(3).await;
-        }
+        "sleeps" => sleeps::<E>(steps).await,
         "blocking" => return unless_none(E::block(steps)).await,
         "channel" => return unless_none(E::pass(steps)).await,
         "oneshot" => return unless_none(E::oneshots(steps)).await,
         other => panic!("no cell is called {other}"),
     }
     true
+}
+
+/// Goes on when each of them has begun. It sleeps until then: some runtimes poll only a few tasks
+/// before a future that has yielded, or none.
+async fn sleeps<E: Executor>(count: u64) {
+    let due = POLLED.load(Ordering::Relaxed) + count;
+    for number in 0..count {
+        E::spawn_sleep(HOUR + Duration::from_micros(number));
+    }
+    while POLLED.load(Ordering::Relaxed) < due {
+        E::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 async fn yields(count: u64) {

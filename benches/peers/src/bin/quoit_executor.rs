@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use peers::executor::{Executor, Joined, main as measure};
+use peers::executor::{Executor, Joined, main as measure, polled};
 use peers::{oneshots, pass};
 use quoit::runtime::Runtime;
 use quoit::sync::{mpsc, oneshot};
@@ -26,7 +26,10 @@ impl Executor for Quoit {
     }
 
     fn spawn_sleep(time: Duration) {
-        drop(quoit::spawn(quoit::time::sleep(time)));
+        drop(quoit::spawn(async move {
+            polled();
+            quoit::time::sleep(time).await;
+        }));
     }
 
     fn block(steps: u64) -> Option<impl Future<Output = ()>> {

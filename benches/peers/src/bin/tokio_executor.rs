@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use peers::executor::{Executor, Joined, main as measure};
+use peers::executor::{Executor, Joined, main as measure, polled};
 use peers::{oneshots, pass};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
@@ -27,7 +27,10 @@ impl Executor for Tokio {
     }
 
     fn spawn_sleep(time: Duration) {
-        drop(tokio::spawn(tokio::time::sleep(time)));
+        drop(tokio::spawn(async move {
+            polled();
+            tokio::time::sleep(time).await;
+        }));
     }
 
     fn block(steps: u64) -> Option<impl Future<Output = ()>> {

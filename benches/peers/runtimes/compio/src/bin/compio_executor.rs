@@ -3,7 +3,7 @@
 use std::future::{Future, Ready};
 use std::time::Duration;
 
-use peers::executor::{Executor, Joined, main as measure};
+use peers::executor::{Executor, Joined, main as measure, polled};
 
 struct Compio;
 
@@ -23,7 +23,11 @@ impl Executor for Compio {
     }
 
     fn spawn_sleep(time: Duration) {
-        compio::runtime::spawn(compio::time::sleep(time)).detach();
+        let task = compio::runtime::spawn(async move {
+            polled();
+            compio::time::sleep(time).await;
+        });
+        task.detach();
     }
 
     fn block(steps: u64) -> Option<impl Future<Output = ()>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use glommio::channels::local_channel;
 use glommio::{LocalExecutorBuilder, Placement};
-use peers::executor::{Executor, main as measure};
+use peers::executor::{Executor, main as measure, polled};
 use peers::pass;
 
 struct Glommio;
@@ -27,7 +27,11 @@ impl Executor for Glommio {
     }
 
     fn spawn_sleep(time: Duration) {
-        glommio::spawn_local(glommio::timer::sleep(time)).detach();
+        let task = glommio::spawn_local(async move {
+            polled();
+            glommio::timer::sleep(time).await;
+        });
+        task.detach();
     }
 
     fn block(steps: u64) -> Option<impl Future<Output = ()>> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use local_sync::{mpsc::bounded, oneshot};
 use monoio::{IoUringDriver, RuntimeBuilder};
-use peers::executor::{Executor, main as measure};
+use peers::executor::{Executor, main as measure, polled};
 use peers::{oneshots, pass};
 
 struct Monoio;
@@ -27,7 +27,10 @@ impl Executor for Monoio {
     }
 
     fn spawn_sleep(time: Duration) {
-        drop(monoio::spawn(monoio::time::sleep(time)));
+        drop(monoio::spawn(async move {
+            polled();
+            monoio::time::sleep(time).await;
+        }));
     }
 
     /// It has threads for that only if it is given some.
