@@ -277,7 +277,7 @@ mod loom_tests {
             while let Some(taken) = batch.pop() {
                 taken.run();
             }
-            let accepted =
+            let accepted: usize =
                 senders.into_iter().map(|sender| usize::from(sender.join().unwrap())).sum();
             assert_eq!(ran.load(Ordering::Relaxed), accepted);
         });

@@ -680,13 +680,9 @@ mod loom_tests {
     impl Bench {
         fn new() -> Self {
             let remote = Remote::new(1, Unparker::new(NoSleeper));
-            let scheduler = Rc::new(Scheduler::new(
-                Arc::clone(&remote),
-                None,
-                Rc::clone(&core.blocks),
-                Care::default(),
-            ));
             let core = Core::new(1, 0, 1, 1);
+            let (blocks, care) = (Rc::clone(&core.blocks), Care::default());
+            let scheduler = Rc::new(Scheduler::new(Arc::clone(&remote), None, blocks, care));
             core.install(Rc::clone(&scheduler));
             let opened = Arc::new(AtomicBool::new(false));
             Bench { core, scheduler, remote, opened, waker: Rc::default() }
