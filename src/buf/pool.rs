@@ -4,8 +4,10 @@
 //! few stay in the cache (2,048 cost 2 to 3 % against 256); when they run out, more follow. A
 //! [`PooledBuf`] is a lease, and dropping it is the only way home.
 //!
-//! When most of them are leased, what arrives is copied to the heap and its buffer goes home at
-//! once: those who keep leases cannot take the last eighth, so that others go on receiving.
+//! One connection is leased an eighth of them at most, and the last eighth is never leased. Beyond,
+//! what arrives is copied to the heap and its buffer goes home at once: whoever keeps leases leaves
+//! enough for others to go on receiving. To make it wait instead would hang whoever collects a whole
+//! body before letting go of any of it.
 
 use std::cell::{Cell, OnceCell};
 use std::io;
@@ -33,8 +35,10 @@ pub(crate) const GROUP: u16 = 0;
 /// The buffers of one core.
 pub(crate) struct Pool {
     buffers: Buffers<SIZE>,
-    /// With more leases than this, what arrives is copied.
+    /// With so many leases, what arrives is copied.
     enough: u32,
+    /// With so many of them, what arrives for a connection is copied.
+    each: usize,
     copied: Cell<u64>,
     /// Those for datagrams, once a socket has asked for them; none if they could not be had then.
     datagrams: OnceCell<Option<Rc<Datagrams>>>,
@@ -51,9 +55,11 @@ impl Pool {
     /// # Panics
     /// If that is 0 or more than [`LARGEST`].
     pub(crate) fn new(most: u16) -> io::Result<Self> {
+        let eighth = (most / 8).max(1);
         Ok(Pool {
             buffers: Buffers::new(GROUP, most, PUBLISHED_AT_FIRST)?,
-            enough: u32::from(most - (most / 8).max(1)),
+            enough: u32::from(most - eighth),
+            each: usize::from(eighth),
             copied: Cell::new(0),
             datagrams: OnceCell::new(),
         })
@@ -122,25 +128,45 @@ impl Pool {
         self.buffers.grow()
     }
 
+    /// An account for one more connection.
+    pub(crate) fn account(self: &Rc<Self>) -> Rc<Account> {
+        Rc::new(Account { pool: Rc::clone(self) })
+    }
+}
+
+/// What one connection is leased: each lease holds a share of it, so its count is theirs.
+pub(crate) struct Account {
+    pool: Rc<Pool>,
+}
+
+impl Account {
+    /// How many leases the connection has, where `account` is its only other share.
+    #[inline]
+    pub(crate) fn leases(account: &Rc<Self>) -> usize {
+        Rc::strong_count(account) - 1
+    }
+
     /// Takes over a buffer that the kernel has picked and filled with `len` bytes.
     #[inline]
     pub(crate) fn lease(self: &Rc<Self>, bid: u16, len: usize) -> PooledBuf {
         assert!(len <= SIZE, "the kernel filled {len} bytes of {SIZE}");
-        self.buffers.take(bid);
+        self.pool.buffers.take(bid);
         let share = Rc::into_raw(Rc::clone(self)).cast_mut();
         let owner = NonNull::new(share.cast()).expect("an Rc is somewhere");
         PooledBuf { owner, place: Place::new(0, len, bid, Home::Pool) }
     }
 
-    /// As [`lease`](Self::lease); the bytes are copied if too few buffers would be left.
+    /// As [`lease`](Self::lease); the bytes are copied if too few buffers would be left, or if the
+    /// connection has as many as one may have.
     #[inline]
     pub(crate) fn take_over(self: &Rc<Self>, bid: u16, len: usize) -> PooledBuf {
-        if self.is_short() && len > 0 { self.copy(bid, len) } else { self.lease(bid, len) }
+        let is_enough = Account::leases(self) >= self.pool.each || self.pool.is_short();
+        if is_enough && len > 0 { self.copy(bid, len) } else { self.lease(bid, len) }
     }
 
     #[cold]
     fn copy(self: &Rc<Self>, bid: u16, len: usize) -> PooledBuf {
-        self.count_copied();
+        self.pool.count_copied();
         PooledBuf::copied(&self.lease(bid, len))
     }
 }
@@ -148,10 +174,11 @@ impl Pool {
 /// Received bytes: a lease on one of the core's buffers, or, when those are short, heap memory.
 ///
 /// It can be written to a stream as it is, consumed from the front with
-/// [`advance`](PooledBuf::advance), and read as a slice. Dropping it gives the buffer back; while
-/// most of the core's buffers are kept, what arrives is copied to the heap.
+/// [`advance`](PooledBuf::advance), and read as a slice. Dropping it gives the buffer back. While a
+/// connection's leases are an eighth of the core's buffers, what arrives for it is copied to the heap,
+/// and so is all that arrives while most of the buffers are kept.
 pub struct PooledBuf {
-    /// The pool, as `Rc::into_raw` gives it, or the memory itself, a box of `SIZE` bytes: `place` says which.
+    /// The account, as `Rc::into_raw` gives it, or the memory itself, a box of `SIZE` bytes: `place` says which.
     owner: NonNull<()>,
     place: Place,
 }
@@ -194,9 +221,9 @@ impl PooledBuf {
     fn first(&self) -> NonNull<u8> {
         let buffer = match self.place.home() {
             Home::Pool => {
-                // SAFETY: the owner is a pool, and this holds a share of it.
-                let pool = unsafe { self.owner.cast::<Pool>().as_ref() };
-                pool.buffers.buffer(self.place.bid())
+                // SAFETY: the owner is an account, and this holds a share of it.
+                let account = unsafe { self.owner.cast::<Account>().as_ref() };
+                account.pool.buffers.buffer(self.place.bid())
             }
             Home::Heap => self.owner.cast(),
         };
@@ -269,9 +296,9 @@ impl Drop for PooledBuf {
     fn drop(&mut self) {
         match self.place.home() {
             Home::Pool => {
-                // SAFETY: `lease` made the pointer of a share of the pool, which ends here.
-                let pool = unsafe { Rc::from_raw(self.owner.cast::<Pool>().as_ptr()) };
-                pool.buffers.give_back(self.place.bid());
+                // SAFETY: `lease` made the pointer of a share of the account, which ends here.
+                let account = unsafe { Rc::from_raw(self.owner.cast::<Account>().as_ptr()) };
+                account.pool.buffers.give_back(self.place.bid());
             }
             Home::Heap => {
                 let memory = ptr::slice_from_raw_parts_mut(self.owner.cast().as_ptr(), SIZE);
@@ -294,20 +321,21 @@ mod tests {
     #[test]
     fn a_lease_goes_home_when_it_is_dropped() {
         let pool = Rc::new(Pool::new(MOST).unwrap());
-        let mut lease = pool.lease(3, 10);
+        let account = pool.account();
+        let mut lease = account.lease(3, 10);
         lease.advance(4);
-        assert_eq!((lease.len(), pool.leases()), (6, 1));
+        assert_eq!((lease.len(), pool.leases(), Account::leases(&account)), (6, 1, 1));
         drop(lease);
-        assert_eq!(pool.leases(), 0);
-        drop(pool.lease(3, 1));
+        assert_eq!((pool.leases(), Account::leases(&account)), (0, 0));
+        drop(account.lease(3, 1));
     }
 
     #[test]
     #[should_panic(expected = "which is leased")]
     fn a_buffer_that_is_leased_cannot_be_picked() {
         let pool = Rc::new(Pool::new(MOST).unwrap());
-        let _first = pool.lease(3, 10);
-        let _second = pool.lease(3, 10);
+        let _first = pool.account().lease(3, 10);
+        let _second = pool.account().lease(3, 10);
     }
 
     #[test]
@@ -320,11 +348,23 @@ mod tests {
     #[test]
     fn the_last_eighth_is_never_leased() {
         let pool = Rc::new(Pool::new(16).unwrap());
-        let kept: Vec<_> = (0..16).map(|bid| pool.take_over(bid, 5)).collect();
+        let kept: Vec<_> = (0..16).map(|bid| pool.account().take_over(bid, 5)).collect();
         assert_eq!(kept.iter().filter(|buf| buf.is_lease()).count(), 14);
         assert_eq!((pool.leases(), pool.copied()), (14, 2));
         let smallest = Rc::new(Pool::new(1).unwrap());
-        assert!(!smallest.take_over(0, 5).is_lease());
+        assert!(!smallest.account().take_over(0, 5).is_lease());
+    }
+
+    #[test]
+    fn a_connection_is_leased_an_eighth_until_it_gives_some_back() {
+        let pool = Rc::new(Pool::new(16).unwrap());
+        let (hoarder, other) = (pool.account(), pool.account());
+        let mut kept: Vec<_> = (0..8).map(|bid| hoarder.take_over(bid, 5)).collect();
+        assert_eq!(kept.iter().filter(|buf| buf.is_lease()).count(), 2);
+        assert_eq!((pool.leases(), pool.copied()), (2, 6));
+        assert!(other.take_over(8, 5).is_lease());
+        drop(kept.remove(0));
+        assert!(hoarder.take_over(9, 5).is_lease());
     }
 
     #[test]

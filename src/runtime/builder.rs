@@ -271,8 +271,9 @@ impl Builder {
     /// How many buffers of 4 KiB each core has at most for what its connections receive (4,096). It
     /// begins with 256, and publishes more as they are needed.
     ///
-    /// When seven eighths of them are leased, what arrives is copied to the heap. Fewer buffers
-    /// therefore cost time, never bytes or connections.
+    /// One connection is leased an eighth of them at most (512, or 2 MiB, but always one), and all of
+    /// them seven eighths: beyond, what arrives is copied to the heap. Fewer buffers therefore cost time,
+    /// never bytes or connections.
     ///
     /// # Panics
     /// If `count` is 0 or above 32,768.

@@ -15,7 +15,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use quoit::buf::IoBufMut;
+use quoit::buf::{IoBufMut, PooledBuf};
 use quoit::net::TcpStream;
 use quoit::time::sleep;
 
@@ -25,7 +25,7 @@ use crate::loopback::{
     within,
 };
 use crate::quarantine::QuarantineBuf;
-use crate::support::is_instrumented;
+use crate::support::{is_instrumented, on_every_driver_with};
 use crate::support_alloc::allocations;
 
 /// Prints a figure of the scorecard, and holds it against its bound in a full run.
@@ -924,6 +924,67 @@ fn s10_while_every_buffer_is_kept_connections_are_served_and_nothing_spins() {
         assert_eq!(runtime.shutdown(Duration::from_secs(10)), 0);
         assert_eq!((runtime.stats().stray, runtime.stats().leases), (0, 0));
     });
+}
+
+/// Receives so many bytes and keeps what they come in; says how many of them are leases.
+async fn keep(stream: &TcpStream, len: usize, kept: &mut Vec<PooledBuf>) -> usize {
+    let (first, mut received) = (kept.len(), 0);
+    while received < len {
+        let bytes = stream.recv().await.unwrap().expect("there is more");
+        received += bytes.len();
+        kept.push(bytes);
+    }
+    kept[first..].iter().filter(|bytes| bytes.is_lease()).count()
+}
+
+#[test]
+fn s10_a_connection_that_keeps_its_leases_takes_none_from_the_others() {
+    const ALL: u16 = 128;
+    const SHARE: usize = ALL as usize / 8;
+    // More than all buffers hold, whatever the size of the pieces in which it comes.
+    const LEN: usize = ALL as usize * PooledBuf::SIZE;
+    on_every_driver_with(
+        |builder| builder.receive_buffers(ALL),
+        || async {
+            let (hoarder, feeder) = pair_of_ours().await;
+            let mut others = Vec::new();
+            for _ in 0..50 {
+                others.push(pair_of_ours().await);
+            }
+            let feeder = Rc::new(feeder);
+            let feed = |start| {
+                let feeder = Rc::clone(&feeder);
+                quoit::spawn(async move { feeder.write_all(pattern(start, LEN)).await.unwrap() })
+            };
+            let mut kept = Vec::new();
+            let fed = feed(0);
+            assert_eq!(keep(&hoarder, LEN, &mut kept).await, SHARE);
+            fed.await.unwrap();
+            for round in 0..3_u8 {
+                let (mut theirs, mut leased) = (Vec::new(), 0);
+                for (ours, peer) in &others {
+                    peer.write_all(vec![round; 100]).await.unwrap();
+                    leased += keep(ours, 100, &mut theirs).await;
+                }
+                assert_eq!(leased, theirs.len());
+                assert!(theirs.iter().all(|bytes| bytes.iter().all(|byte| *byte == round)));
+                assert_eq!(quoit::runtime::stats().leases as usize, SHARE + theirs.len());
+            }
+            // It pauses, so that its receive ends; the next one has no share of its own.
+            let fed = feed(LEN as u64);
+            for _ in 0..20 {
+                lap().await;
+            }
+            assert_eq!(keep(&hoarder, LEN, &mut kept).await, 0);
+            fed.await.unwrap();
+            let mut oracle = Oracle::default();
+            kept.iter().for_each(|bytes| oracle.take(bytes));
+            assert_eq!(oracle.0, 2 * LEN as u64);
+            drop(kept);
+            feeder.write_all("again").await.unwrap();
+            assert!(hoarder.recv().await.unwrap().unwrap().is_lease());
+        },
+    );
 }
 
 #[test]

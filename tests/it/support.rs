@@ -97,6 +97,14 @@ pub(crate) fn version(text: &str) -> (u32, u32) {
 ///
 /// The first failure names where it happened. What hangs ends the process.
 pub(crate) fn on_every_driver<F: Future<Output = ()>, B: Fn() -> F>(body: B) {
+    on_every_driver_with(|builder| builder, body);
+}
+
+/// As [`on_every_driver`], with settings.
+pub(crate) fn on_every_driver_with<F: Future<Output = ()>, B: Fn() -> F>(
+    settings: impl Fn(Builder) -> Builder,
+    body: B,
+) {
     let mut drivers = drivers();
     if is_simulated::<B>() {
         for (seed, name) in ["a simulator", "another simulator"].into_iter().enumerate() {
@@ -106,10 +114,10 @@ pub(crate) fn on_every_driver<F: Future<Output = ()>, B: Fn() -> F>(body: B) {
     }
     for (name, builder) in drivers {
         let watch = Watch::over(format!("on {name}"));
-        let mut runtime = builder.build().unwrap();
+        let mut runtime = settings(builder).build().unwrap();
         runtime.block_on(body());
         assert_eq!(runtime.shutdown(patient(Duration::from_secs(10))), 0, "on {name}");
-        assert_eq!(runtime.stats().stray, 0, "on {name}");
+        assert_eq!((runtime.stats().stray, runtime.stats().leases), (0, 0), "on {name}");
         watch.ends();
     }
 }

@@ -597,19 +597,23 @@ fn when_every_lease_is_held_receives_use_the_heap_and_lose_nothing() {
     isolated(|| {
         ledger(async || {
             let len = 24 << 20;
-            let (stream, peer) = pair().await;
-            let writer = writes_in_large_pieces(peer, pattern(0, len));
             let mut held: Vec<PooledBuf> = Vec::new();
-            while let Some(bytes) = stream.recv().await.unwrap() {
-                held.push(bytes);
+            // One connection is leased an eighth at most.
+            for connection in 0..8 {
+                let (stream, peer) = pair().await;
+                let bytes = pattern(connection * (len / 8) as u64, len / 8);
+                let writer = writes_in_large_pieces(peer, bytes);
+                while let Some(bytes) = stream.recv().await.unwrap() {
+                    held.push(bytes);
+                }
+                join(writer).await;
             }
-            join(writer).await;
             let leases = held.iter().filter(|bytes| bytes.is_lease()).count();
             assert_eq!(leases, 3584, "the pool grew to its end, and kept an eighth");
             let stats = quoit::runtime::stats();
             assert_eq!(stats.heap_receives as usize, held.len() - leases);
             assert!(held.len() > 4096 && stats.starved > 0);
-            // Others are served as well, while this one holds everything.
+            // Others are served as well, while these hold everything.
             for way in 0..WAYS_TO_READ {
                 let (other, peer) = pair().await;
                 let writer = writes(peer, way as u64, 100_000);

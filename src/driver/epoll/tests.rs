@@ -149,7 +149,7 @@ fn a_multishot_receive_picks_buffers_until_the_end_of_the_stream() {
         peer.write_all(&[round; 100]).unwrap();
         let cqe = kernel.answer(1);
         assert_eq!((cqe.result, cqe.has_more(), cqe.flags & 1), (100, true, 1));
-        let lease = pool.lease(cqe.buffer().unwrap(), 100);
+        let lease = pool.account().lease(cqe.buffer().unwrap(), 100);
         assert_eq!(*lease, [round; 100]);
     }
     // More than a turn's worth, and the end right behind it.
@@ -166,7 +166,7 @@ fn a_multishot_receive_picks_buffers_until_the_end_of_the_stream() {
             assert_eq!(cqe, Cqe { user_data: 1, result: 0, flags: 0 });
             break;
         }
-        got.extend_from_slice(&pool.lease(cqe.buffer().unwrap(), cqe.result as usize));
+        got.extend_from_slice(&pool.account().lease(cqe.buffer().unwrap(), cqe.result as usize));
     }
     writer.join().unwrap();
     assert!(got == bytes);
@@ -217,7 +217,7 @@ fn urgent_bytes_do_not_hide_those_behind_them() {
     let mut got = Vec::new();
     while got.len() < 11 {
         let cqe = kernel.answer(1);
-        got.extend_from_slice(&pool.lease(cqe.buffer().unwrap(), cqe.result as usize));
+        got.extend_from_slice(&pool.account().lease(cqe.buffer().unwrap(), cqe.result as usize));
     }
     assert_eq!(got, b"beforeafter");
 }
@@ -374,7 +374,7 @@ fn a_steady_echo_costs_a_receive_and_a_send_and_nothing_else() {
     for _ in 0..100 {
         peer.write_all(b"echo").unwrap();
         let cqe = kernel.answer(1);
-        let lease = pool.lease(cqe.buffer().unwrap(), cqe.result as usize);
+        let lease = pool.account().lease(cqe.buffer().unwrap(), cqe.result as usize);
         let sent = kernel.ask(&opcode::Send::new(fd(&ours), lease.as_ptr(), 4).build());
         assert_eq!(sent, 4);
         peer.read_exact(&mut [0; 4]).unwrap();

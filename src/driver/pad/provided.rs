@@ -100,7 +100,7 @@ mod tests {
             picked += 1;
         }
         assert_eq!((picked, provided.offered()), (256, 0));
-        drop(pool.lease(first.bid, 1));
+        drop(pool.account().lease(first.bid, 1));
         assert_eq!(provided.peek(), Some(first));
     }
 }

@@ -65,8 +65,8 @@ impl<F> Stream<F> {
     /// of it, for the next call. Then the receive is stopped, and the peer with it, until somebody
     /// reads.
     ///
-    /// `IORING_OP_RECV`, multishot with provided buffers: kernel 6.0. While the core's buffers are
-    /// short, because most are kept, the bytes come in heap memory.
+    /// `IORING_OP_RECV`, multishot with provided buffers: kernel 6.0. While this stream's leases are an
+    /// eighth of the core's buffers, or seven eighths are kept in all, the bytes come in heap memory.
     ///
     /// # Errors
     /// What the kernel answers, such as `ConnectionReset`.

@@ -14,6 +14,7 @@ use self::gather::Gathering;
 use self::receive::{Inbound, Unread};
 use self::send::Outbound;
 use self::zero_copy::ZeroCopy;
+use crate::buf::pool::Account;
 use crate::sync::turn::{Turn, Turns};
 use std::rc::Rc;
 
@@ -30,6 +31,8 @@ pub(super) struct State {
 #[derive(Default)]
 struct Rare {
     unread: Unread,
+    /// That of the last multishot receive, if it left leases when it ended.
+    account: Option<Rc<Account>>,
     gathering: Option<Box<Gathering>>,
     zero_copy: Option<Rc<ZeroCopy>>,
 }

@@ -21,7 +21,7 @@ use std::task::{Context, Poll, ready};
 use io_uring::{opcode, types};
 
 use super::State;
-use crate::buf::pool::{self, GROUP, Pool, PooledBuf};
+use crate::buf::pool::{self, Account, GROUP, Pool, PooledBuf};
 use crate::buf::{BufError, BufResult, Filling, IoBufMut, IoVectoredMut, Iovecs, scatter};
 use crate::driver::sqe::flag;
 use crate::driver::{Cqe, Fields, Sqe};
@@ -57,6 +57,15 @@ impl State {
 
     fn push_unread(&self, bytes: PooledBuf) {
         self.turns.with_rest(|rare| rare.unread.0.push_back(bytes));
+    }
+
+    /// Keeps the account of a receive that has ended for the next one.
+    fn keep_account(&self, account: Rc<Account>) {
+        self.turns.with_rest(|rare| rare.account = Some(account));
+    }
+
+    fn take_account(&self) -> Option<Rc<Account>> {
+        self.turns.if_any(|rare| rare.account.take())
     }
 
     /// How many bytes are unread.
@@ -257,7 +266,8 @@ impl Reading {
     #[cold]
     fn start(&self, context: &mut Context<'_>) -> Result<Answers<ReceiveMany>, Ended> {
         let pool = current::share::<Pool>().ok_or(Ended::Starved)?;
-        let receive = ReceiveMany { fd: self.0.clone(), pool, first: None, more: None };
+        let account = self.0.take_account();
+        let receive = ReceiveMany { fd: self.0.clone(), pool, account, first: None, more: None };
         Answers::start(receive, context)
     }
 }
@@ -457,6 +467,8 @@ unsafe impl<B: IoBufMut> Op for Receive<B> {
 struct ReceiveMany {
     fd: Fd<State>,
     pool: Rc<Pool>,
+    /// Made with the first lease: an idle connection has none.
+    account: Option<Rc<Account>>,
     first: Option<PooledBuf>,
     #[expect(clippy::box_collection, reason = "the payload stays small, and more are rare")]
     more: Option<Box<VecDeque<PooledBuf>>>,
@@ -489,9 +501,12 @@ impl ReceiveMany {
     }
 
     /// The lease that an answer hands over: also failed receives may have picked a buffer.
-    fn lease(&self, cqe: &Cqe) -> Option<PooledBuf> {
+    fn lease(&mut self, cqe: &Cqe) -> Option<PooledBuf> {
         let len = usize::try_from(cqe.result).unwrap_or(0);
-        let bytes = cqe.buffer().map(|bid| self.pool.take_over(bid, len));
+        let bytes = cqe.buffer().map(|bid| {
+            let account = self.account.get_or_insert_with(|| self.pool.account());
+            account.take_over(bid, len)
+        });
         bytes.filter(|bytes| !bytes.is_empty())
     }
 }
@@ -532,8 +547,11 @@ unsafe impl Op for ReceiveMany {
         }
     }
 
-    fn complete(self, cqe: Cqe) -> Ended {
+    fn complete(mut self, cqe: Cqe) -> Ended {
         let bytes = self.lease(&cqe);
+        if let Some(account) = self.account.take_if(|account| Account::leases(account) > 0) {
+            self.fd.keep_account(account);
+        }
         match (bytes, cqe.result()) {
             (Some(bytes), _) => Ended::Bytes(bytes),
             (None, Ok(0)) => Ended::Eof,
