@@ -51,13 +51,36 @@ pub(super) struct Table {
     len: usize,
 }
 
-/// Sixteen bytes, of which each part is read as it was written: `slab` would need 24.
+/// Twelve bytes, each part of which is read as it was written: `slab` would need 24. An idle connection
+/// has a place as well.
+#[repr(C, packed(4))]
 struct Place {
-    header: Option<NonNull<Header>>,
+    /// A task, or the next place that is vacant as an odd number, which is no address of a task.
+    link: NonNull<Header>,
     /// Which life it is in.
     life: u32,
-    /// The next that is vacant, while this one is.
-    next: u32,
+}
+
+const _: () = assert!(size_of::<Place>() == 12);
+
+impl Place {
+    #[inline]
+    fn vacate(&mut self, next: u32) {
+        let odd = (next as usize) << 1 | 1;
+        self.link = NonNull::without_provenance(odd.try_into().expect("an odd number is not zero"));
+    }
+
+    /// The next place that is vacant, if this one is.
+    #[inline]
+    fn next(&self) -> Option<u32> {
+        let link = self.link.addr().get();
+        (link & 1 == 1).then_some((link >> 1) as u32)
+    }
+
+    #[inline]
+    fn header(&self) -> Option<NonNull<Header>> {
+        if self.next().is_some() { None } else { Some(self.link) }
+    }
 }
 
 impl Table {
@@ -75,8 +98,8 @@ impl Table {
         self.len += 1;
         let key = self.vacant;
         let Some(place) = self.places.get_mut(key as usize) else { return self.grow(header) };
-        self.vacant = place.next;
-        place.header = Some(header);
+        self.vacant = place.next().expect("what is chained is vacant");
+        place.link = header;
         TaskId::new(key, place.life)
     }
 
@@ -84,31 +107,31 @@ impl Table {
     fn grow(&mut self, header: NonNull<Header>) -> TaskId {
         let key = u32::try_from(self.places.len()).ok().filter(|key| *key != NOWHERE);
         let key = key.expect("a core has fewer than 2^32 tasks");
-        self.places.push(Place { header: Some(header), life: 0, next: NOWHERE });
+        self.places.push(Place { link: header, life: 0 });
         TaskId::new(key, 0)
     }
 
     #[inline]
     pub(super) fn get(&self, id: TaskId) -> Option<NonNull<Header>> {
         let place = self.places.get(id.key() as usize)?;
-        if place.life == id.life() { place.header } else { None }
+        if place.life == id.life() { place.header() } else { None }
     }
 
     /// The name of `header`, if it is what is at `key`.
     #[inline]
     pub(super) fn name(&self, key: u32, header: NonNull<Header>) -> Option<TaskId> {
         let place = self.places.get(key as usize)?;
-        (place.header == Some(header)).then_some(TaskId::new(key, place.life))
+        (place.header() == Some(header)).then_some(TaskId::new(key, place.life))
     }
 
     /// Ends the life of a name.
     #[inline]
     pub(super) fn remove(&mut self, key: u32) {
         let place = &mut self.places[key as usize];
-        assert!(place.header.take().is_some(), "a task leaves the table once");
+        assert!(place.next().is_none(), "a task leaves the table once");
+        place.vacate(self.vacant);
         // Wrapping is harmless: nobody keeps a handle for 2^32 lives of its place.
         place.life = place.life.wrapping_add(1);
-        place.next = self.vacant;
         self.vacant = key;
         self.len -= 1;
     }
@@ -116,7 +139,7 @@ impl Table {
     /// The first task at or behind the place `from`, and that place.
     pub(super) fn next(&self, from: usize) -> Option<(usize, NonNull<Header>)> {
         let behind = self.places.iter().enumerate().skip(from);
-        behind.filter_map(|(at, place)| Some((at, place.header?))).next()
+        behind.filter_map(|(at, place)| Some((at, place.header()?))).next()
     }
 }
 
@@ -135,6 +158,8 @@ mod tests {
         assert_eq!(table.get(first), Some(header(1)));
         table.remove(first.key());
         assert_eq!((table.get(first), table.len()), (None, 0));
+        // Who has kept a name until the lives began anew finds no task where there is none.
+        assert_eq!(table.get(TaskId::new(first.key(), first.life() + 1)), None);
         let second = table.insert(header(2));
         assert_eq!((second.key(), table.get(first)), (first.key(), None));
         assert_eq!(table.get(second), Some(header(2)));
