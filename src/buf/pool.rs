@@ -140,10 +140,10 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// How many leases the connection has, where `account` is its only other share.
+    /// How many leases the connection has, where this is the only other share.
     #[inline]
-    pub(crate) fn leases(account: &Rc<Self>) -> usize {
-        Rc::strong_count(account) - 1
+    pub(crate) fn leases(self: &Rc<Self>) -> usize {
+        Rc::strong_count(self) - 1
     }
 
     /// Takes over a buffer that the kernel has picked and filled with `len` bytes.
@@ -160,7 +160,7 @@ impl Account {
     /// connection has as many as one may have.
     #[inline]
     pub(crate) fn take_over(self: &Rc<Self>, bid: u16, len: usize) -> PooledBuf {
-        let is_enough = Account::leases(self) >= self.pool.each || self.pool.is_short();
+        let is_enough = self.leases() >= self.pool.each || self.pool.is_short();
         if is_enough && len > 0 { self.copy(bid, len) } else { self.lease(bid, len) }
     }
 
@@ -324,9 +324,9 @@ mod tests {
         let account = pool.account();
         let mut lease = account.lease(3, 10);
         lease.advance(4);
-        assert_eq!((lease.len(), pool.leases(), Account::leases(&account)), (6, 1, 1));
+        assert_eq!((lease.len(), pool.leases(), account.leases()), (6, 1, 1));
         drop(lease);
-        assert_eq!((pool.leases(), Account::leases(&account)), (0, 0));
+        assert_eq!((pool.leases(), account.leases()), (0, 0));
         drop(account.lease(3, 1));
     }
 

@@ -170,7 +170,7 @@ impl Header {
 
     /// Whether it is this waker that is kept: to keep it once more would take memory.
     pub(super) fn is_joined_by(&self, waker: &Waker) -> bool {
-        if !self.has(JOINED_BY_A_WAKER) {
+        if !self.is_joined_by_a_waker() {
             return false;
         }
         let held = std::ptr::with_exposed_provenance::<Waker>(self.joiner.get() as usize);
@@ -181,7 +181,7 @@ impl Header {
     /// Has `joiner` told when the task has ended, in the place of whoever was.
     #[inline]
     pub(super) fn set_joiner(&self, joiner: Joiner) {
-        if self.has(JOINED_BY_A_WAKER) {
+        if self.is_joined_by_a_waker() {
             self.take_waker().discard();
         }
         match joiner {
@@ -195,7 +195,7 @@ impl Header {
 
     #[inline]
     pub(super) fn take_joiner(&self) -> Joiner {
-        if self.has(JOINED_BY_A_WAKER) {
+        if self.is_joined_by_a_waker() {
             return self.take_waker();
         }
         Joiner::Task(TaskId::of_bits(self.joiner.replace(TaskId::NONE.bits())))
@@ -204,7 +204,7 @@ impl Header {
     /// The task of this core that is told when this one has ended, by its place.
     pub(super) fn joined_by(&self) -> Option<u32> {
         let id = TaskId::of_bits(self.joiner.get());
-        (!self.has(JOINED_BY_A_WAKER) && id != TaskId::NONE).then_some(id.key())
+        (!self.is_joined_by_a_waker() && id != TaskId::NONE).then_some(id.key())
     }
 
     #[cold]
@@ -440,12 +440,21 @@ pub(super) unsafe fn release(header: NonNull<Header>, blocks: &Blocks) {
     unsafe { release_memory(header, blocks) };
 }
 
+/// As `release`, with an output that nobody took, whoever would have been told, or a name to drop.
+///
 /// # Safety
 /// As of [`release`].
 #[cold]
 #[inline(never)]
 unsafe fn release_with_rest(header: NonNull<Header>, blocks: &Blocks) {
-    discard_rest(header);
+    // SAFETY: the scheduler's reference keeps the header alive.
+    let task = unsafe { header.as_ref() };
+    // SAFETY: this is the task's thread.
+    let panic = unsafe { (task.vtable().clear)(header) };
+    panic.into_iter().for_each(note);
+    task.take_joiner().discard();
+    task.origin.clear();
+    task.unset(SPECIAL);
     // SAFETY: the caller's contract, and nothing is left.
     unsafe { release_memory(header, blocks) };
 }
@@ -467,19 +476,6 @@ unsafe fn release_memory(header: NonNull<Header>, blocks: &Blocks) {
         let (block, size) = end(header);
         blocks.give(block, size);
     }
-}
-
-/// Drops an output that nobody took, whoever would have been told, and the task's name.
-#[cold]
-fn discard_rest(header: NonNull<Header>) {
-    // SAFETY: the scheduler's reference keeps the header alive.
-    let task = unsafe { header.as_ref() };
-    // SAFETY: this is the task's thread.
-    let panic = unsafe { (task.vtable().clear)(header) };
-    panic.into_iter().for_each(note);
-    task.take_joiner().discard();
-    task.origin.clear();
-    task.unset(SPECIAL);
 }
 
 /// A waker may outlive the runtime, so from now on the header holds the remote itself.

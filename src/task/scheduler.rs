@@ -534,7 +534,7 @@ impl Scheduler {
         }
     }
 
-    /// As `wait_for`, where a waker is kept, or was.
+    /// As `wait_for`, where a waker is kept, or will be.
     #[cold]
     #[inline(never)]
     fn wait_by_waker(&self, task: &Header, id: Option<TaskId>, waker: &Waker) {

@@ -26,7 +26,7 @@ pub trait Executor {
         future: impl Future<Output = T> + Send + 'static,
     ) -> impl Future<Output = T>;
     fn sleep(time: Duration) -> impl Future<Output = ()>;
-    /// Spawns a task that calls [`polled`] and sleeps; nobody awaits it.
+    /// Spawns a [`sleeping!`] that nobody awaits.
     fn spawn_sleep(time: Duration);
     /// `None` if it has no such thing.
     fn block(steps: u64) -> Option<impl Future<Output = ()>>;
@@ -36,7 +36,7 @@ pub trait Executor {
     fn oneshots(steps: u64) -> Option<impl Future<Output = ()>>;
 }
 
-/// Awaits a task, and passes its panic on. The handle is not moved, as an async block would.
+/// Awaits a task, and passes its panic on. An async block would move the handle once more.
 pub struct Joined<F>(pub F);
 
 impl<T, E: Debug, F: Future<Output = Result<T, E>> + Unpin> Future for Joined<F> {
@@ -66,7 +66,7 @@ impl Future for Yield {
 /// Sleeps that have begun.
 static POLLED: AtomicU64 = AtomicU64::new(0);
 
-/// Called by each sleep's task.
+/// Called by the task of each sleep, see [`sleeping!`].
 pub fn polled() {
     POLLED.fetch_add(1, Ordering::Relaxed);
 }
@@ -104,7 +104,7 @@ async fn run<E: Executor>(cell: &str, steps: u64) -> bool {
                 }
             }
         }
-        // In a task: the future of `block_on` is one with some, and goes before all others with others.
+        // In a task: that is what the future of `block_on` is with some; with others it goes before all tasks.
         "yield-1" => E::spawn(yields(steps)).await,
         "yield-1000" => {
             let tasks: Vec<_> = (0..BATCH).map(|_| E::spawn(yields(steps / BATCH))).collect();
@@ -185,6 +185,18 @@ macro_rules! pass {
             }
             drop(there);
             let _ = other.await;
+        }
+    };
+}
+
+/// A task that sleeps, and is counted when it begins. The sleep is made there: as an argument it would
+/// lie in the task twice.
+#[macro_export]
+macro_rules! sleeping {
+    ($sleep:expr) => {
+        async move {
+            $crate::executor::polled();
+            $sleep.await;
         }
     };
 }

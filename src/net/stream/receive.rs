@@ -549,7 +549,7 @@ unsafe impl Op for ReceiveMany {
 
     fn complete(mut self, cqe: Cqe) -> Ended {
         let bytes = self.lease(&cqe);
-        if let Some(account) = self.account.take_if(|account| Account::leases(account) > 0) {
+        if let Some(account) = self.account.take_if(|account| account.leases() > 0) {
             self.fd.keep_account(account);
         }
         match (bytes, cqe.result()) {

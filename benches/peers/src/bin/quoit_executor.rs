@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use peers::executor::{Executor, Joined, main as measure, polled};
-use peers::{oneshots, pass};
+use peers::executor::{Executor, Joined, main as measure};
+use peers::{oneshots, pass, sleeping};
 use quoit::runtime::Runtime;
 use quoit::sync::{mpsc, oneshot};
 
@@ -26,10 +26,7 @@ impl Executor for Quoit {
     }
 
     fn spawn_sleep(time: Duration) {
-        drop(quoit::spawn(async move {
-            polled();
-            quoit::time::sleep(time).await;
-        }));
+        drop(quoit::spawn(sleeping!(quoit::time::sleep(time))));
     }
 
     fn block(steps: u64) -> Option<impl Future<Output = ()>> {

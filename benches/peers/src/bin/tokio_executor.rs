@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use peers::executor::{Executor, Joined, main as measure, polled};
-use peers::{oneshots, pass};
+use peers::executor::{Executor, Joined, main as measure};
+use peers::{oneshots, pass, sleeping};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,10 +27,7 @@ impl Executor for Tokio {
     }
 
     fn spawn_sleep(time: Duration) {
-        drop(tokio::spawn(async move {
-            polled();
-            tokio::time::sleep(time).await;
-        }));
+        drop(tokio::spawn(sleeping!(tokio::time::sleep(time))));
     }
 
     fn block(steps: u64) -> Option<impl Future<Output = ()>> {

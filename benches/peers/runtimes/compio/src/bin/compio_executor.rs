@@ -3,7 +3,8 @@
 use std::future::{Future, Ready};
 use std::time::Duration;
 
-use peers::executor::{Executor, Joined, main as measure, polled};
+use peers::executor::{Executor, Joined, main as measure};
+use peers::sleeping;
 
 struct Compio;
 
@@ -23,11 +24,7 @@ impl Executor for Compio {
     }
 
     fn spawn_sleep(time: Duration) {
-        let task = compio::runtime::spawn(async move {
-            polled();
-            compio::time::sleep(time).await;
-        });
-        task.detach();
+        compio::runtime::spawn(sleeping!(compio::time::sleep(time))).detach();
     }
 
     fn block(steps: u64) -> Option<impl Future<Output = ()>> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use glommio::channels::local_channel;
 use glommio::{LocalExecutorBuilder, Placement};
-use peers::executor::{Executor, main as measure, polled};
-use peers::pass;
+use peers::executor::{Executor, main as measure};
+use peers::{pass, sleeping};
 
 struct Glommio;
 
@@ -27,11 +27,7 @@ impl Executor for Glommio {
     }
 
     fn spawn_sleep(time: Duration) {
-        let task = glommio::spawn_local(async move {
-            polled();
-            glommio::timer::sleep(time).await;
-        });
-        task.detach();
+        glommio::spawn_local(sleeping!(glommio::timer::sleep(time))).detach();
     }
 
     fn block(steps: u64) -> Option<impl Future<Output = ()>> {

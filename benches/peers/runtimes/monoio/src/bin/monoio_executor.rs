@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use local_sync::{mpsc::bounded, oneshot};
 use monoio::{IoUringDriver, RuntimeBuilder};
-use peers::executor::{Executor, main as measure, polled};
-use peers::{oneshots, pass};
+use peers::executor::{Executor, main as measure};
+use peers::{oneshots, pass, sleeping};
 
 struct Monoio;
 
@@ -27,10 +27,7 @@ impl Executor for Monoio {
     }
 
     fn spawn_sleep(time: Duration) {
-        drop(monoio::spawn(async move {
-            polled();
-            monoio::time::sleep(time).await;
-        }));
+        drop(monoio::spawn(sleeping!(monoio::time::sleep(time))));
     }
 
     /// It has threads for that only if it is given some.
