@@ -130,7 +130,7 @@ impl<F> Stream<F> {
     /// # Errors
     /// What the kernel answers, such as `BrokenPipe`; never a signal. The buffer comes back.
     pub fn write<B: IoBuf>(&self, buf: B) -> impl Future<Output = BufResult<usize, B>> {
-        send::write(&self.fd, buf, false)
+        send::write::<false, B>(&self.fd, buf)
     }
 
     /// Writes all of `buf`, and gives it back.

@@ -53,6 +53,8 @@ pub(super) struct Gathering {
     parcels: VecDeque<Parcel>,
     /// Those who share a request: the one in flight, and those that have ended. In order as well.
     shares: VecDeque<Share>,
+    /// The request, for whoever leads it and is there. Not in its future: every write would have room for it.
+    send: Option<Submission<SendBatch>>,
     /// Ends the request in flight.
     flight: Option<Canceller>,
     /// Somebody has left it, so that it was cancelled.
@@ -219,8 +221,8 @@ pub(super) struct InLine<'a, V> {
     fd: &'a Fd<State>,
     /// Its place; `None` when it is over.
     number: Option<Number>,
-    /// The request that it leads.
-    leads: Option<Submission<SendBatch>>,
+    /// The request in the stream's [`Gathering`] is its own.
+    leads: bool,
     bufs: PhantomData<fn() -> V>,
 }
 
@@ -230,7 +232,7 @@ impl<'a, V: IoVectored> InLine<'a, V> {
         let bufs = AnyBufs::new(bufs);
         let parcel = Parcel { number, bufs, len, done: 0, all, outcome: None };
         fd.gathering(|gathering| gathering.parcels.push_back(parcel));
-        InLine { fd, number: Some(number), leads: None, bufs: PhantomData }
+        InLine { fd, number: Some(number), leads: false, bufs: PhantomData }
     }
 
     /// It is late, and stands in line.
@@ -281,7 +283,9 @@ impl<'a, V: IoVectored> InLine<'a, V> {
             let place = gathering.shares.partition_point(|other| other.number < share.number);
             gathering.shares.insert(place, share);
         });
-        self.leads = Some(Submission::new(SendBatch { writing, batch }));
+        let send = Submission::new(SendBatch { writing, batch });
+        self.fd.gathering(|gathering| gathering.send = Some(send));
+        self.leads = true;
         None
     }
 }
@@ -296,13 +300,18 @@ impl<V: IoVectored> Future for InLine<'_, V> {
         let this = &mut *self;
         let number = this.number.expect("a write was polled after it had completed");
         loop {
-            if let Some(send) = &mut this.leads {
-                if Pin::new(&mut *send).poll(context).is_pending() {
-                    let flight = send.canceller();
-                    this.fd.gathering(|gathering| gathering.flight = flight);
+            // Should the poll panic, the request is given up here, and another may lead.
+            if std::mem::take(&mut this.leads) {
+                let send = this.fd.gathering(|gathering| gathering.send.take());
+                let mut send = send.expect("it is only away during a poll");
+                if Pin::new(&mut send).poll(context).is_pending() {
+                    this.fd.gathering(|gathering| {
+                        gathering.flight = send.canceller();
+                        gathering.send = Some(send);
+                    });
+                    this.leads = true;
                     return Poll::Pending;
                 }
-                this.leads = None;
             }
             // Cloned here, and what it displaces dropped here: neither runs while the box is out.
             let mut waker = Some(context.waker().clone());
@@ -348,6 +357,10 @@ impl<V> Drop for InLine<'_, V> {
         }
         guard::discard(waker);
         guard::discard(parcel);
+        if self.leads {
+            // Out of the box before it is dropped.
+            drop(self.fd.gathering(|gathering| gathering.send.take()));
+        }
     }
 }
 

@@ -91,40 +91,39 @@ impl Drop for Writing {
     }
 }
 
-/// Sends from `buf`: as much as fits now, or, if `all`, everything.
+/// Sends from `buf`: as much as fits now, or, if `ALL`, everything.
 ///
 /// It is written by hand because a server has one for each connection, and all of its bytes count.
-pub(in crate::net) struct Write<'a, B: IoBuf>(Step<'a, B>);
+pub(in crate::net) struct Write<'a, B: IoBuf, const ALL: bool>(Step<'a, B, ALL>);
 
-const _: () = assert!(size_of::<Write<'_, PooledBuf>>() <= 48);
+const _: () = assert!(size_of::<Write<'_, PooledBuf, true>>() <= 40);
 
-enum Step<'a, B: IoBuf> {
+enum Step<'a, B: IoBuf, const ALL: bool> {
     /// In line for the turn to write.
     Turn {
         fd: &'a Fd<State>,
         ticket: Ticket,
         buf: B,
-        all: bool,
     },
     Sending(Submission<Send<B>>),
     /// A send without a copy, in flight.
     Uncopied(Cell<Option<Answers<SendUncopied<B>>>>),
     /// In line with others who want to write, and the buffer with it.
-    InLine {
-        line: InLine<'a, Single<B>>,
-        all: bool,
-    },
+    InLine(InLine<'a, Single<B>>),
     Done,
 }
 
-pub(in crate::net) fn write<B: IoBuf>(fd: &Fd<State>, buf: B, all: bool) -> Write<'_, B> {
-    Write(Step::Turn { fd, ticket: None, buf, all })
+pub(in crate::net) fn write<const ALL: bool, B: IoBuf>(
+    fd: &Fd<State>,
+    buf: B,
+) -> Write<'_, B, ALL> {
+    Write(Step::Turn { fd, ticket: None, buf })
 }
 
 // The buffer is moved into the operation's slot before anything points into it.
-impl<B: IoBuf> Unpin for Write<'_, B> {}
+impl<B: IoBuf, const ALL: bool> Unpin for Write<'_, B, ALL> {}
 
-impl<B: IoBuf> Future for Write<'_, B> {
+impl<B: IoBuf, const ALL: bool> Future for Write<'_, B, ALL> {
     type Output = BufResult<usize, B>;
 
     #[inline]
@@ -132,7 +131,7 @@ impl<B: IoBuf> Future for Write<'_, B> {
         loop {
             let this = &mut *self;
             let mut send = match &mut this.0 {
-                Step::Turn { fd, ticket, buf, .. } => {
+                Step::Turn { fd, ticket, buf } => {
                     if buf.buf_len() > 0 && fd.writing().poll_take(ticket, context).is_pending() {
                         if is_overdue() {
                             return Poll::Ready(this.0.give_up());
@@ -140,7 +139,7 @@ impl<B: IoBuf> Future for Write<'_, B> {
                         this.0.gather();
                         return Poll::Pending;
                     }
-                    let (fd, buf, all) = this.0.leave_line();
+                    let (fd, buf) = this.0.leave_line();
                     if buf.buf_len() == 0 {
                         return Poll::Ready(Ok((0, buf)));
                     }
@@ -148,13 +147,13 @@ impl<B: IoBuf> Future for Write<'_, B> {
                     if buf.buf_len() >= zero_copy::LEAST
                         && let Some(zero_copy) = fd.uncopied(buf.buf_len())
                     {
-                        let send = SendUncopied::new(writing, zero_copy, buf, all);
+                        let send = SendUncopied::new(writing, zero_copy, buf, ALL);
                         match this.0.start_uncopied(send, context) {
                             Some(result) => return Poll::Ready(result),
                             None => continue,
                         }
                     }
-                    Send::new(writing, buf, 0, all)
+                    Send::new(writing, buf, 0, ALL)
                 }
                 Step::Sending(send) => {
                     let (send, sent) = ready!(Pin::new(send).poll(context));
@@ -164,12 +163,10 @@ impl<B: IoBuf> Future for Write<'_, B> {
                         Err(result) => return Poll::Ready(result),
                     }
                 }
-                Step::Uncopied(_) | Step::InLine { .. } => {
-                    match ready!(this.0.poll_rare(context)) {
-                        Some(result) => return Poll::Ready(result),
-                        None => continue,
-                    }
-                }
+                Step::Uncopied(_) | Step::InLine(_) => match ready!(this.0.poll_rare(context)) {
+                    Some(result) => return Poll::Ready(result),
+                    None => continue,
+                },
                 Step::Done => panic!("a write was polled after it had completed"),
             };
             loop {
@@ -189,19 +186,19 @@ impl<B: IoBuf> Future for Write<'_, B> {
     }
 }
 
-impl<'a, B: IoBuf> Step<'a, B> {
+impl<'a, B: IoBuf, const ALL: bool> Step<'a, B, ALL> {
     /// Goes on from `Done`, or from a submission that has ended. Neither has anything to drop, and to
     /// find that out costs a call each time.
     #[inline]
-    fn become_step(&mut self, next: Step<'a, B>) {
+    fn become_step(&mut self, next: Self) {
         std::mem::forget(std::mem::replace(self, next));
     }
 
     /// The turn has come, or nobody has to wait for it.
     #[inline]
-    fn leave_line(&mut self) -> (&'a Fd<State>, B, bool) {
+    fn leave_line(&mut self) -> (&'a Fd<State>, B) {
         match std::mem::replace(self, Step::Done) {
-            Step::Turn { fd, buf, all, .. } => (fd, buf, all),
+            Step::Turn { fd, buf, .. } => (fd, buf),
             _ => unreachable!("it waits for its turn"),
         }
     }
@@ -214,17 +211,17 @@ impl<'a, B: IoBuf> Step<'a, B> {
         if len > MOST_BYTES || fd.uncopied(len).is_some() {
             return;
         }
-        let Step::Turn { fd, ticket, buf, all } = std::mem::replace(self, Step::Done) else {
+        let Step::Turn { fd, ticket, buf } = std::mem::replace(self, Step::Done) else {
             unreachable!("it was just there")
         };
         let number = ticket.expect("whoever waits has a place");
-        *self = Step::InLine { line: InLine::stand(fd, number, Single(buf), len, all), all };
+        *self = Step::InLine(InLine::stand(fd, number, Single(buf), len, ALL));
     }
 
     /// It is late, and the turn is another's.
     #[cold]
     fn give_up(&mut self) -> BufResult<usize, B> {
-        let Step::Turn { fd, mut ticket, buf, .. } = std::mem::replace(self, Step::Done) else {
+        let Step::Turn { fd, mut ticket, buf } = std::mem::replace(self, Step::Done) else {
             unreachable!("it waits for its turn")
         };
         fd.writing().leave(&mut ticket);
@@ -247,11 +244,10 @@ impl<'a, B: IoBuf> Step<'a, B> {
                 let Next::End(ended) = ready!(polled);
                 Poll::Ready(self.end_uncopied(ended))
             }
-            Step::InLine { line, all } => {
-                let (all, sending) = (*all, ready!(Pin::new(line).poll(context)));
-                let result = match sending {
+            Step::InLine(line) => {
+                let result = match ready!(Pin::new(line).poll(context)) {
                     Sending::Alone(writing, Single(buf), done) => {
-                        *self = Step::Sending(Submission::new(Send::new(writing, buf, done, all)));
+                        *self = Step::Sending(Submission::new(Send::new(writing, buf, done, ALL)));
                         return Poll::Ready(None);
                     }
                     Sending::Sent(result) => map_buf(result, |Single(buf)| buf),
@@ -296,7 +292,7 @@ impl<'a, B: IoBuf> Step<'a, B> {
     }
 }
 
-impl<B: IoBuf> Drop for Write<'_, B> {
+impl<B: IoBuf, const ALL: bool> Drop for Write<'_, B, ALL> {
     fn drop(&mut self) {
         if let Step::Turn { fd, ticket, .. } = &mut self.0 {
             fd.writing().leave(ticket);
@@ -305,10 +301,10 @@ impl<B: IoBuf> Drop for Write<'_, B> {
 }
 
 /// [`Write`] of everything, whose count would say nothing.
-pub(in crate::net) struct WriteAll<'a, B: IoBuf>(Write<'a, B>);
+pub(in crate::net) struct WriteAll<'a, B: IoBuf>(Write<'a, B, true>);
 
 pub(in crate::net) fn write_all<B: IoBuf>(fd: &Fd<State>, buf: B) -> WriteAll<'_, B> {
-    WriteAll(write(fd, buf, true))
+    WriteAll(write(fd, buf))
 }
 
 impl<B: IoBuf> Future for WriteAll<'_, B> {
