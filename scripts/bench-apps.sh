@@ -6,7 +6,7 @@
 #   scripts/bench-apps.sh static proxy       these
 #   ROUNDS=9 SLICE_S=2 scripts/bench-apps.sh how much is measured (5 rounds of 1 second)
 #
-#   static   static_files, nginx (sendfile, open_file_cache)     files of 1 KiB and 100 KiB
+#   static   static_files, nginx (sendfile, open_file_cache)     files of 1 KiB, 100 KiB and 1 MiB
 #   proxy    proxy, nginx (stream), haproxy (tcp)                answers of 1 KiB and 100 KiB
 #   resp     resp, redis-server                                  GET and SET, one or 16 in flight
 #
@@ -110,6 +110,7 @@ nginx_conf() {
 mkdir "$scratch/files"
 head -c 1024 /dev/urandom >"$scratch/files/1k"
 head -c 102400 /dev/urandom >"$scratch/files/100k"
+head -c 1048576 /dev/urandom >"$scratch/files/1m"
 
 declare -A port_of pid_of
 
@@ -271,11 +272,11 @@ for cell in "${CELLS[@]}"; do
         proxy) start_proxies ;;
         resp) ask=ask_store; start_stores ;;
     esac
-    if [[ $cell == resp ]]; then
-        measure "$cell" depth1 depth16
-    else
-        measure "$cell" 1k 100k
-    fi
+    case $cell in
+        static) measure "$cell" 1k 100k 1m ;;
+        proxy) measure "$cell" 1k 100k ;;
+        resp) measure "$cell" depth1 depth16 ;;
+    esac
 done
 printf '\ncell\tof\tserver\tns\tratio\tleast\tlargest\n'
 cat "$scratch/tsv"

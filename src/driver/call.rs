@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::driver::{Call, bind_error, bind_error_unix};
 use crate::sys::addr::Address;
 use crate::sys::listeners::Kind;
+use crate::sys::sendfile;
 use crate::sys::unix_addr::UnixAddress;
 use crate::sys::unix_file;
 
@@ -87,6 +88,10 @@ pub(crate) fn perform(call: Call<'_>) -> io::Result<i32> {
         Call::Status { fd, status } => {
             // SAFETY: `status` is a place for the answer.
             unsafe { libc::fstat(fd, status) }
+        }
+        Call::SendFile { socket, file, offset, len } => {
+            return sendfile::send_cached(socket, file, offset, len as usize)
+                .map(|sent| sent as i32);
         }
         Call::Duplicate { fd } => {
             // SAFETY: the call takes no pointers.

@@ -280,6 +280,19 @@ pub enum Call<'a> {
         /// Where the answer goes.
         status: &'a mut libc::stat,
     },
+    /// `sendfile(2)` of what is in memory; answers how many bytes were sent. It waits for nothing:
+    /// `EAGAIN` if the socket has no room, `ENODATA` if the bytes are not known to be in memory or the
+    /// file ends before them.
+    SendFile {
+        /// A connected stream.
+        socket: RawFd,
+        /// An open file.
+        file: RawFd,
+        /// From where in the file.
+        offset: u64,
+        /// How many bytes at most.
+        len: u32,
+    },
     /// `fcntl(2)`, `F_DUPFD_CLOEXEC`: another number for the same file. A core's driver may be asked
     /// for a number that another core of the process has open.
     Duplicate {

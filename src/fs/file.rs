@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::path::Path;
 
 use super::open::OpenOptions;
@@ -40,6 +40,11 @@ pub struct File {
 impl File {
     pub(super) fn new(fd: OwnedFd) -> Self {
         File { fd: Fd::new(fd, ()) }
+    }
+
+    /// The number, for a call that the holder of the file is about to make.
+    pub(crate) fn raw(&self) -> RawFd {
+        self.fd.raw()
     }
 
     /// Opens a file to read it.

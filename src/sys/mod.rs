@@ -26,6 +26,7 @@ pub(crate) mod log;
 pub(crate) mod names;
 pub(crate) mod overdue;
 pub(crate) mod rights;
+pub(crate) mod sendfile;
 pub(crate) mod signals;
 pub(crate) mod status;
 pub(crate) mod terminal;

@@ -48,6 +48,7 @@ mod scope;
 mod scorecard_core;
 mod scorecard_net;
 mod select;
+mod send_file;
 mod shares;
 mod signals;
 mod sim;

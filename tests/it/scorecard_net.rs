@@ -16,9 +16,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use quoit::buf::{IoBufMut, PooledBuf};
+use quoit::fs::File;
 use quoit::net::TcpStream;
 use quoit::time::sleep;
 
+use crate::fs::Scratch;
 use crate::loopback::{
     Flag, Oracle, Random, anonymous, blackhole, isolated, join, lap, leave_descriptors, ledger,
     listen, pair, pair_of_ours, pattern, poll_once, resident, scaled, set_descriptor_limit, until,
@@ -628,7 +630,9 @@ fn s12_a_peer_that_resets_gives_an_error_to_every_way_of_writing_and_no_signal()
         ledger(async || {
             let rounds = scaled(1000, 60);
             let mut longest = 0.0_f64;
-            for way in 0..7 {
+            let scratch = Scratch::new();
+            let file = File::open(scratch.file("file", vec![7; 1 << 20])).await.unwrap();
+            for way in 0..8 {
                 for round in 0..rounds {
                     let (stream, peer) = pair_of_ours().await;
                     stream.set_send_buffer_size(4096).unwrap();
@@ -647,11 +651,14 @@ fn s12_a_peer_that_resets_gives_an_error_to_every_way_of_writing_and_no_signal()
                         drop(peer.take());
                     };
                     let start = Instant::now();
-                    let writing = write_until_it_fails(&stream, way);
+                    let writing = write_until_it_fails(&stream, &file, way);
                     let (error, ()) = both(writing, killer).await;
                     let expected = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
                     assert!(expected.contains(&error.kind()), "{error}");
                     longest = longest.max(seconds(start));
+                    // The reset is told once. From then on it is a pipe without a reader.
+                    let error = write_until_it_fails(&stream, &file, way).await;
+                    assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{way}");
                 }
             }
             figure("S12", "seconds until the error", longest, 1.0);
@@ -659,7 +666,7 @@ fn s12_a_peer_that_resets_gives_an_error_to_every_way_of_writing_and_no_signal()
     });
 }
 
-async fn write_until_it_fails(stream: &TcpStream, way: usize) -> std::io::Error {
+async fn write_until_it_fails(stream: &TcpStream, file: &File, way: usize) -> std::io::Error {
     loop {
         let bytes = vec![7; 1 << 20];
         let written = match way {
@@ -675,6 +682,7 @@ async fn write_until_it_fails(stream: &TcpStream, way: usize) -> std::io::Error 
                 stream.set_zero_copy(Some(4096));
                 stream.write(bytes).await.map(drop).map_err(Into::into)
             }
+            6 => stream.send_file(file, ..).await.map(drop),
             // Gathered: all but the first wait for it.
             _ => {
                 let writes = (0..8).map(|_| stream.write_all(vec![7; 8000]));

@@ -94,6 +94,12 @@ impl World {
                 }
                 Ok(0)
             }
+            Call::SendFile { socket, file, offset, len } => {
+                let open = self.object(core, file).ok_or(libc::EBADF)?;
+                let open = self.files.get(&open).copied().ok_or(libc::EINVAL)?;
+                let id = self.socket_id(core, socket)?;
+                self.send_file(core, id, open, offset, len as usize)
+            }
             Call::Duplicate { fd } => {
                 let object = self.object(core, fd).ok_or(libc::EBADF)?;
                 self.open_descriptor(core, object)

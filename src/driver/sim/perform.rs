@@ -362,12 +362,7 @@ impl World {
             Moved::NotYet if does_not_wait(fields) => return failed(libc::EAGAIN),
             Moved::NotYet => return Blocked(id),
         };
-        let mut count = room.min(left);
-        if count > 1 && self.chaos.strikes(Knob::ShortWrite) {
-            let how = self.chaos.how(Knob::ShortWrite);
-            // One byte is the smallest step that a loop can make.
-            count = if how.chance(0.2) { 1 } else { how.between(1, count as u64 - 1) as usize };
-        }
+        let count = self.shortened(room.min(left));
         if count > 0 {
             self.transmit(id, memory::gather(&regions, request.done, count));
         }
@@ -378,6 +373,45 @@ impl World {
             return Blocked(id);
         }
         Last(done as i32, 0)
+    }
+
+    /// Sends of a file what is in memory, which is not always all that was read or written before.
+    pub(super) fn send_file(
+        &mut self,
+        core: usize,
+        id: u64,
+        open: OpenFile,
+        offset: u64,
+        len: usize,
+    ) -> Result<i32, i32> {
+        if open.flags & libc::O_ACCMODE == libc::O_WRONLY {
+            return Err(libc::EBADF);
+        }
+        let host = self.cores[core].host;
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let left = self.hosts[host].disk.bytes(open.file).len().saturating_sub(offset).min(len);
+        if left == 0 || self.random.chance(0.2) {
+            return Err(libc::ENODATA);
+        }
+        let room = match self.room_to_send(id) {
+            Moved::Count(room) => room,
+            Moved::Failed(errno) => return Err(errno),
+            Moved::NotYet => return Err(libc::EAGAIN),
+        };
+        let count = self.shortened(left.min(room));
+        let bytes = self.hosts[host].disk.bytes(open.file)[offset..offset + count].to_vec();
+        self.transmit(id, bytes);
+        Ok(count as i32)
+    }
+
+    /// How much of `count` bytes a socket takes.
+    fn shortened(&mut self, count: usize) -> usize {
+        if count <= 1 || !self.chaos.strikes(Knob::ShortWrite) {
+            return count;
+        }
+        let how = self.chaos.how(Knob::ShortWrite);
+        // One byte is the smallest step that a loop can make.
+        if how.chance(0.2) { 1 } else { how.between(1, count as u64 - 1) as usize }
     }
 
     /// Says how much a send without a copy has sent; its memory is read for a while longer.

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::io;
 use std::net::Shutdown;
+use std::ops::RangeBounds;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::{State, receive, send};
+use super::{State, receive, send, send_file};
 use crate::buf::{
     BufError, BufResult, IoBuf, IoBufMut, IoVectored, IoVectoredMut, PooledBuf, Slice, map_buf,
     tail,
 };
+use crate::fs::File;
 use crate::net::options;
 use crate::sys::fd::{Fd, OwnedFd};
 
@@ -163,6 +165,44 @@ impl<F> Stream<F> {
     /// As [`write_all`](Self::write_all).
     pub async fn write_all_vectored<V: IoVectored>(&self, bufs: V) -> Result<V, BufError<V>> {
         send::write_vectored(&self.fd, bufs, true).await.map(|(_, bufs)| bufs)
+    }
+
+    /// Sends a part of a file, asyncio's `loop.sendfile`, and says how many bytes that were: fewer than
+    /// were asked for if the file ends before.
+    ///
+    /// What the page cache has is sent by `sendfile(2)`, which copies nothing: a MiB takes half of the
+    /// CPU time that it takes to send it from memory. The rest is read in pieces of 128 KiB and sent,
+    /// so that no core waits for a disk; so is everything where the kernel does not say what the cache
+    /// has, which are kernels before 6.5, and files that the process neither owns nor may write.
+    ///
+    /// It is a write: nobody else's bytes come in between, and it waits for those before it. Dropping
+    /// the future ends it where it is, see [`bytes_sent`](Self::bytes_sent). A head in front of it
+    /// should be written first, and not be held back by a [cork](crate::net::TcpStream::cork): then the
+    /// kernel puts the pages into segments of their own.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), of the socket; as [`File::read_at`], of the file.
+    ///
+    /// # Panics
+    /// Outside of the runtime that both belong to, when it is first polled.
+    ///
+    /// ```
+    /// use quoit::fs::File;
+    /// use quoit::net::UnixStream;
+    ///
+    /// # quoit::runtime::run(async {
+    /// # let path = std::env::temp_dir().join(format!("quoit-sendfile-{}", std::process::id()));
+    /// # std::fs::write(&path, "0123456789")?;
+    /// let file = File::open(&path).await?;
+    /// let (here, there) = UnixStream::pair()?;
+    /// assert_eq!(here.send_file(&file, 2..5).await?, 3);
+    /// assert_eq!(here.send_file(&file, 8..).await?, 2);
+    /// assert_eq!(there.read_exact([0; 5]).await?, *b"23489");
+    /// # std::fs::remove_file(path)?;
+    /// # std::io::Result::Ok(()) }).unwrap().unwrap();
+    /// ```
+    pub async fn send_file(&self, file: &File, range: impl RangeBounds<u64>) -> io::Result<u64> {
+        send_file::send_file(&self.fd, file, range).await
     }
 
     /// Bytes that the kernel has taken on this connection, those of dropped writes included.

@@ -6,6 +6,7 @@ mod gather;
 mod io;
 pub(super) mod receive;
 pub(super) mod send;
+mod send_file;
 mod zero_copy;
 
 pub use connection::Stream;

@@ -78,9 +78,15 @@ impl Writing {
     #[inline]
     pub(in crate::net) fn count(&self, cqe: &Cqe, left: usize) -> io::Result<usize> {
         let sent = moved(cqe, left)?;
+        self.add(sent);
+        Ok(sent)
+    }
+
+    /// So many bytes were sent.
+    #[inline]
+    pub(super) fn add(&self, sent: usize) {
         let outbound = &self.0.outbound;
         outbound.sent.set(outbound.sent.get() + sent as u64);
-        Ok(sent)
     }
 }
 
@@ -313,6 +319,22 @@ impl<B: IoBuf> Future for WriteAll<'_, B> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(context).map(|result| result.map(|(_, buf)| buf))
+    }
+}
+
+/// Sends all of `buf` in a turn that is had already, and gives both back.
+pub(super) async fn send_all<B: IoBuf>(writing: Writing, buf: B) -> io::Result<(Writing, B)> {
+    let mut send = Send::new(writing, buf, 0, true);
+    loop {
+        let sent;
+        (send, sent) = Submission::new(send).await;
+        match sent? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            sent => send.progress.advance(sent),
+        }
+        if send.progress.done() >= send.buf.buf_len() {
+            return Ok((send.writing, send.buf));
+        }
     }
 }
 
