@@ -649,13 +649,14 @@ fn a_lease_may_outlive_its_stream_and_its_runtime() {
 #[test]
 fn a_write_that_goes_out_in_part_at_once_goes_on() {
     on_every_driver(async || {
+        let writes = scaled(600, 200);
         for room in [4096, 16 << 10, 64 << 10] {
             let (stream, peer) = pair_of_ours().await;
             stream.set_send_buffer_size(room).unwrap();
             let mut sent = 0;
             // The one answer of a lap is that of the clock, and the write is all that follows.
             let writer = async {
-                for _ in 0..600 {
+                for _ in 0..writes {
                     sleep(Duration::from_micros(10)).await;
                     let bytes = pattern(sent, 15_000);
                     sent += 15_000;
@@ -673,7 +674,7 @@ fn a_write_that_goes_out_in_part_at_once_goes_on() {
                 oracle.0
             };
             let ((), received) = quoit::join!(writer, reader);
-            assert_eq!(received, 600 * 15_000);
+            assert_eq!(received, writes as u64 * 15_000);
         }
     });
 }
