@@ -3,11 +3,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
-use io_uring::{opcode, types};
-
-use crate::driver::{Call, Cqe, Sqe};
-use crate::op::{self, Op, Ring};
-use crate::sys::fd::{self, Fd};
+use crate::driver::Call;
+use crate::op::{self, Ring};
+use crate::sys::fd;
 use crate::sys::fork::{Forked, forked};
 use crate::sys::terminal::{self, Mode};
 
@@ -56,24 +54,4 @@ pub(super) fn release(fd: fd::OwnedFd) -> OwnedFd {
 /// Whether somebody has made the descriptor `O_NONBLOCK`, and there is nothing to do now.
 pub(super) fn would_block(result: &io::Result<usize>) -> bool {
     result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-}
-
-/// `IORING_OP_POLL_ADD`, kernel 5.1.
-pub(super) struct EventOf<S> {
-    pub(super) fd: Fd<S>,
-    pub(super) events: i16,
-}
-
-// SAFETY: I2: the request points at nothing, and `fd` keeps the descriptor open.
-unsafe impl<S: 'static> Op for EventOf<S> {
-    type Output = io::Result<()>;
-
-    fn prepare(&mut self) -> Sqe {
-        let events = u32::from(self.events.cast_unsigned());
-        opcode::PollAdd::new(types::Fd(self.fd.raw()), events).build()
-    }
-
-    fn complete(self, cqe: Cqe) -> io::Result<()> {
-        cqe.result().map(drop)
-    }
 }

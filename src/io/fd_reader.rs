@@ -13,12 +13,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use io_uring::{opcode, types};
 
-use super::descriptor::{self, EventOf, HERE};
+use super::descriptor::{self, HERE};
 use super::traits::AsyncRead;
 use crate::buf::pool::{self, heap};
 use crate::buf::{BufError, BufResult, Filling, IoBufMut, PooledBuf};
 use crate::driver::{Cqe, Sqe};
-use crate::op::{Op, Submission};
+use crate::op::{Op, Submission, event_of};
 use crate::sync::turn::Turns;
 use crate::sys::fd::{self, Fd};
 use crate::sys::terminal::Mode;
@@ -307,8 +307,7 @@ async fn once<B: IoBufMut>(
         if !descriptor::would_block(&read) {
             return (reading, filling, read);
         }
-        let event = EventOf { fd: reading.0.clone(), events: libc::POLLIN };
-        if let Err(error) = Submission::new(event).await {
+        if let Err(error) = event_of(&reading.0, libc::POLLIN).await {
             return (reading, filling, Err(error));
         }
     }

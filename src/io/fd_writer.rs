@@ -12,12 +12,12 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use io_uring::{opcode, types};
 
-use super::descriptor::{self, EventOf, HERE};
+use super::descriptor::{self, HERE};
 use super::traits::AsyncWrite;
 use crate::buf::{BufError, IoBuf, IoVectored, Iovecs, moved, rest_to_write, total_len};
 use crate::driver::sqe::flag;
 use crate::driver::{Cqe, Fields, Sqe};
-use crate::op::{Op, Submission};
+use crate::op::{Op, Submission, event_of};
 use crate::sync::turn::Turns;
 use crate::sys::fd::{self, Fd};
 use crate::sys::handlers;
@@ -208,8 +208,7 @@ fn shut_down() -> io::Error {
 /// What a write has come to; a descriptor that somebody has made `O_NONBLOCK` is waited for.
 async fn goes_on(writing: &Writing, written: io::Result<usize>) -> io::Result<usize> {
     if descriptor::would_block(&written) {
-        let event = EventOf { fd: writing.0.clone(), events: libc::POLLOUT };
-        return Submission::new(event).await.map(|()| 0);
+        return event_of(&writing.0, libc::POLLOUT).await.map(|()| 0);
     }
     match written {
         Ok(0) => Err(io::ErrorKind::WriteZero.into()),

@@ -27,6 +27,7 @@
 //! the target's answer counts.
 
 mod answers;
+mod event;
 mod in_flight;
 mod parcel;
 mod pending;
@@ -39,6 +40,7 @@ use std::panic::Location;
 use crate::driver::{Cqe, Sqe};
 
 pub(crate) use answers::{Answers, Multishot, Next};
+pub(crate) use event::event_of;
 pub(crate) use parcel::Parcel;
 pub(crate) use pending::Pending;
 pub(crate) use release::Release;

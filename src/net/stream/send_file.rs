@@ -13,15 +13,13 @@
 use std::io;
 use std::ops::{Bound, RangeBounds};
 
-use io_uring::{opcode, types};
-
 use super::State;
 use super::send::{self, Writing};
 use crate::buf::IoBuf;
-use crate::driver::{Call, Cqe, Sqe};
+use crate::driver::Call;
 use crate::fs::File;
 use crate::net::options::ring;
-use crate::op::{Op, Submission};
+use crate::op::event_of;
 use crate::sys::fd::Fd;
 use crate::sys::overdue::{is_overdue, timed_out, unless_overdue};
 use crate::task::consume_budget;
@@ -51,7 +49,7 @@ pub(super) async fn send_file(
     // The cache is asked for the whole of a part, and has nothing behind the end of the file.
     let reachable = if end == u64::MAX { file.len().await? } else { end };
     let writing = unless_overdue(Writing::take(fd)).await.ok_or_else(timed_out)?;
-    let (writing, at) = send_cached(writing, file, start, reachable).await?;
+    let at = send_cached(fd, &writing, file, start, reachable).await?;
     let at = if at < end { send_read(writing, file, at, end).await? } else { at };
     Ok(at.saturating_sub(start))
 }
@@ -59,12 +57,13 @@ pub(super) async fn send_file(
 /// Sends what the page cache has, and says where that ends: at `end`, or before something that has to
 /// be read.
 async fn send_cached(
-    writing: Writing,
+    fd: &Fd<State>,
+    writing: &Writing,
     file: &File,
     start: u64,
     end: u64,
-) -> io::Result<(Writing, u64)> {
-    let (mut writing, mut at, mut is_full) = (writing, start, false);
+) -> io::Result<u64> {
+    let (mut at, mut had_room) = (start, false);
     while at < end {
         if is_overdue() {
             return Err(timed_out());
@@ -74,22 +73,20 @@ async fn send_cached(
         match ring("a stream", |ring| ring.call(call)) {
             Ok(sent) => {
                 writing.add(sent as usize);
-                (at, is_full) = (at + sent as u64, false);
+                (at, had_room) = (at + sent as u64, false);
                 consume_budget().await;
             }
             // It had room, and yet it has none: the kernel is short of memory, and knows when to go on.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && is_full => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && had_room => break,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let polled;
-                (writing, polled) = Submission::new(PollWritable { writing }).await;
-                polled?;
-                is_full = true;
+                event_of(fd, libc::POLLOUT).await?;
+                had_room = true;
             }
             Err(error) if error.raw_os_error() == Some(libc::ENODATA) => break,
             Err(error) => return Err(error),
         }
     }
-    Ok((writing, at))
+    Ok(at)
 }
 
 /// Reads the rest and sends it. What the reads have the kernel read ahead is on its way to the cache,
@@ -108,22 +105,4 @@ async fn send_read(writing: Writing, file: &File, start: u64, end: u64) -> io::R
         at += count as u64;
     }
     Ok(at)
-}
-
-/// `IORING_OP_POLL_ADD`, one-shot, kernel 5.1: until there is room to send.
-struct PollWritable {
-    writing: Writing,
-}
-
-// SAFETY: I2: the request points at nothing, and `writing` keeps the descriptor open.
-unsafe impl Op for PollWritable {
-    type Output = (Writing, io::Result<()>);
-
-    fn prepare(&mut self) -> Sqe {
-        opcode::PollAdd::new(types::Fd(self.writing.raw()), libc::POLLOUT as u32).build()
-    }
-
-    fn complete(self, cqe: Cqe) -> Self::Output {
-        (self.writing, cqe.result().map(drop))
-    }
 }

@@ -8,9 +8,8 @@ use io_uring::{opcode, types};
 
 use crate::buf::{Filling, IoBuf, IoBufMut, rest_to_write};
 use crate::driver::{Cqe, Sqe};
-use crate::op::{Op, Submission};
+use crate::op::Op;
 use crate::sys::envelope::{Enclosed, Envelope};
-use crate::sys::fd::Fd;
 use crate::sys::rights::MOST_FDS;
 use crate::sys::unix_addr::UnixAddress;
 
@@ -132,29 +131,6 @@ unsafe impl<S: Sender, B: IoBuf> Op for SendMessage<S, B> {
             self.envelope.sent();
         }
         (self, sent)
-    }
-}
-
-/// Waits until a socket has room for what is sent to whom it is connected.
-pub(super) async fn writable<S: 'static>(fd: &Fd<S>) -> io::Result<()> {
-    Submission::new(Poll { fd: fd.clone() }).await
-}
-
-/// `IORING_OP_POLL_ADD`, kernel 5.1.
-struct Poll<S: 'static> {
-    fd: Fd<S>,
-}
-
-// SAFETY: I2: the request points at nothing, and `fd` keeps the descriptor open.
-unsafe impl<S: 'static> Op for Poll<S> {
-    type Output = io::Result<()>;
-
-    fn prepare(&mut self) -> Sqe {
-        opcode::PollAdd::new(types::Fd(self.fd.raw()), libc::POLLOUT as u32).build()
-    }
-
-    fn complete(self, cqe: Cqe) -> io::Result<()> {
-        cqe.result().map(drop)
     }
 }
 

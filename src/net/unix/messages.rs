@@ -9,12 +9,12 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::message::{
-    ReceiveMessage, Received, Receiver, SendMessage, Sender, Shelf, descriptors_lost, writable,
+    ReceiveMessage, Received, Receiver, SendMessage, Sender, Shelf, descriptors_lost,
 };
 use crate::buf::{BufError, Filling, IoBuf, IoBufMut, moved};
 use crate::driver::Cqe;
 use crate::net::options;
-use crate::op::Submission;
+use crate::op::{Submission, event_of};
 use crate::sync::turn::Turns;
 use crate::sys::envelope::Enclosed;
 use crate::sys::fd::{self, Fd};
@@ -148,7 +148,7 @@ impl Messages {
                 Ok(_) => break Err(io::ErrorKind::WriteZero.into()),
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => break Err(error),
                 Err(_) if to.is_none() => {
-                    if let Err(error) = writable(&self.fd).await {
+                    if let Err(error) = event_of(&self.fd, libc::POLLOUT).await {
                         break Err(error);
                     }
                 }

@@ -6,14 +6,14 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 
 use super::message::{
-    ReceiveMessage, Received, Receiver, SendMessage, Sender, Shelf, descriptors_lost, writable,
+    ReceiveMessage, Received, Receiver, SendMessage, Sender, Shelf, descriptors_lost,
 };
 use crate::buf::{BufError, Filling, IoBuf, IoBufMut};
 use crate::driver::Cqe;
 use crate::net::stream::State;
 use crate::net::stream::receive::{Reading, no_capacity};
 use crate::net::stream::send::Writing;
-use crate::op::Submission;
+use crate::op::{Submission, event_of};
 use crate::sys::fd::Fd;
 use crate::sys::overdue::{timed_out, unless_overdue};
 
@@ -176,7 +176,7 @@ pub(super) async fn send<B: IoBuf>(
             Ok(_) if send.is_done() => break Ok(()),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if let Err(error) = writable(fd).await {
+                if let Err(error) = event_of(fd, libc::POLLOUT).await {
                     break Err(error);
                 }
             }
