@@ -75,7 +75,8 @@ fn without_waiting<R>(socket: RawFd, f: impl FnOnce() -> io::Result<R>) -> io::R
     };
     set(1)?;
     let result = f();
-    set(0)?;
+    let restored = set(0);
+    assert!(restored.is_ok(), "what a socket was told once it can be told again");
     result
 }
 

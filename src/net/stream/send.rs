@@ -328,11 +328,7 @@ pub(super) async fn send_all<B: IoBuf>(writing: Writing, buf: B) -> io::Result<(
     loop {
         let sent;
         (send, sent) = Submission::new(send).await;
-        match sent? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            sent => send.progress.advance(sent),
-        }
-        if send.progress.done() >= send.buf.buf_len() {
+        if send.is_over(sent)? {
             return Ok((send.writing, send.buf));
         }
     }
@@ -421,22 +417,26 @@ impl<B: IoBuf> Send<B> {
         Send { writing, buf, progress: Progress::new(done, all) }
     }
 
+    /// Counts what was sent, and says whether there is nothing more to do.
+    #[inline(always)]
+    fn is_over(&mut self, sent: io::Result<usize>) -> io::Result<bool> {
+        match sent? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            sent => {
+                self.progress.advance(sent);
+                Ok(!self.progress.all() || self.progress.done() >= self.buf.buf_len())
+            }
+        }
+    }
+
     /// What a send has come to: `Ok` if there is more to do, `Err` with the result if not.
     #[inline(always)]
     fn judge(mut self, sent: io::Result<usize>) -> Result<Self, BufResult<usize, B>> {
-        let error = match sent {
-            Ok(0) => io::ErrorKind::WriteZero.into(),
-            Ok(sent) => {
-                self.progress.advance(sent);
-                let done = self.progress.done();
-                if self.progress.all() && done < self.buf.buf_len() {
-                    return Ok(self);
-                }
-                return Err(Ok((done, self.buf)));
-            }
-            Err(error) => error,
-        };
-        Err(Err(BufError { error, buf: self.buf, done: self.progress.done() }))
+        match self.is_over(sent) {
+            Ok(false) => Ok(self),
+            Ok(true) => Err(Ok((self.progress.done(), self.buf))),
+            Err(error) => Err(Err(BufError { error, buf: self.buf, done: self.progress.done() })),
+        }
     }
 }
 
