@@ -268,14 +268,9 @@ measure() {
 for cell in "${CELLS[@]}"; do
     servers=() ask=ask
     case $cell in
-        static) start_static ;;
-        proxy) start_proxies ;;
-        resp) ask=ask_store; start_stores ;;
-    esac
-    case $cell in
-        static) measure "$cell" 1k 100k 1m ;;
-        proxy) measure "$cell" 1k 100k ;;
-        resp) measure "$cell" depth1 depth16 ;;
+        static) start_static; measure "$cell" 1k 100k 1m ;;
+        proxy) start_proxies; measure "$cell" 1k 100k ;;
+        resp) ask=ask_store; start_stores; measure "$cell" depth1 depth16 ;;
     esac
 done
 printf '\ncell\tof\tserver\tns\tratio\tleast\tlargest\n'
