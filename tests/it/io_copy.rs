@@ -20,7 +20,7 @@ use quoit::time::{sleep, timeout};
 use crate::io_script::{Event, Script};
 use crate::loopback::{
     Flag, Oracle, Random, isolated, join, lap, ledger, pair, pair_of_ours, pattern, poll_once,
-    resident, until, within,
+    resident, take_pattern, until, within,
 };
 use crate::support::{is_instrumented, on_every_driver};
 
@@ -47,15 +47,6 @@ async fn send(stream: &TcpStream, seed: u64, len: usize) {
     stream.shutdown(Shutdown::Write).unwrap();
 }
 
-/// Takes the pattern to the end, and says how much it was.
-async fn take(stream: &TcpStream) -> u64 {
-    let mut oracle = Oracle::default();
-    while let Some(bytes) = stream.recv().await.unwrap() {
-        oracle.take(&bytes);
-    }
-    oracle.0
-}
-
 #[test]
 fn a_chain_of_proxies_passes_every_byte_on_in_both_directions() {
     on_every_driver(|| async {
@@ -67,8 +58,9 @@ fn a_chain_of_proxies_passes_every_byte_on_in_both_directions() {
             proxies.push(quoit::spawn(async move { copy_bidirectional(a, near).await }));
         }
         let (up, down) = (60_000, 30_001);
-        let server = quoit::spawn(async move { quoit::join!(send(&end, 1, down), take(&end)).1 });
-        let ((), came) = quoit::join!(send(&client, 2, up), take(&client));
+        let server =
+            quoit::spawn(async move { quoit::join!(send(&end, 1, down), take_pattern(&end)).1 });
+        let ((), came) = quoit::join!(send(&client, 2, up), take_pattern(&client));
         assert_eq!((came, server.await.unwrap()), (down as u64, up as u64));
         for proxy in proxies {
             assert_eq!(proxy.await.unwrap().unwrap(), (up as u64, down as u64));
@@ -177,7 +169,7 @@ fn what_came_before_an_error_of_the_reader_has_been_sent() {
             let error = copy(&script, &stream).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         };
-        let ((), came) = quoit::join!(copying, take(&peer));
+        let ((), came) = quoit::join!(copying, take_pattern(&peer));
         assert_eq!(came, 5 * PooledBuf::SIZE as u64);
     });
 }

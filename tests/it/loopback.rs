@@ -1,5 +1,6 @@
 //! What the tests of sockets share: connections, polls by hand, and the ledger.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -78,6 +79,15 @@ pub(crate) async fn pair_of_ours() -> (TcpStream, TcpStream) {
     let client = quoit::spawn(TcpStream::connect(address));
     let (server, _) = listener.accept().await.unwrap();
     (server, client.await.unwrap().unwrap())
+}
+
+/// Takes the pattern to the end of a stream, and says how much it was.
+pub(crate) async fn take_pattern(stream: impl Borrow<TcpStream>) -> u64 {
+    let mut oracle = Oracle::default();
+    while let Some(bytes) = stream.borrow().recv().await.unwrap() {
+        oracle.take(&bytes);
+    }
+    oracle.0
 }
 
 /// A waker that remembers whether it was called.

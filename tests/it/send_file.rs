@@ -17,17 +17,14 @@ use quoit::time::{sleep, timeout};
 
 use crate::fs::Scratch;
 use crate::loopback::{
-    Flag, Oracle, isolated, ledger, pair_of_ours, pattern, poll_once, run, within,
+    Flag, Oracle, isolated, ledger, pair_of_ours, pattern, poll_once, run, take_pattern, within,
 };
 use crate::support::{kernel, on_every_driver};
 
 /// A file of the driver's own with the pattern in it.
 async fn file_of(scratch: &Scratch, len: usize) -> File {
-    let options = {
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(true);
-        options
-    };
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(true);
     let file = options.open(scratch.path("file")).await.unwrap();
     file.write_all_at(pattern(0, len), 0).await.unwrap();
     file
@@ -42,10 +39,12 @@ async fn all_of(peer: &TcpStream) -> Vec<u8> {
     came
 }
 
-/// Leaves little room on the way.
-fn narrow(stream: &TcpStream, peer: &TcpStream) {
+/// Two streams that are connected, with little room on the way.
+async fn narrow_pair() -> (TcpStream, TcpStream) {
+    let (stream, peer) = pair_of_ours().await;
     stream.set_send_buffer_size(20_000).unwrap();
     peer.set_recv_buffer_size(20_000).unwrap();
+    (stream, peer)
 }
 
 /// Has `stream` send until it is stuck, and gives up.
@@ -64,8 +63,7 @@ fn a_file_comes_whole_between_the_writes_around_it() {
         const LEN: usize = 700_001;
         let scratch = Scratch::new();
         let file = file_of(&scratch, LEN).await;
-        let (stream, peer) = pair_of_ours().await;
-        narrow(&stream, &peer);
+        let (stream, peer) = narrow_pair().await;
         let sending = async {
             let (head, sent, tail) = quoit::join!(
                 stream.write_all("head"),
@@ -126,8 +124,7 @@ fn one_that_is_dropped_has_sent_a_part_and_the_next_write_follows_it() {
     on_every_driver(async || {
         let scratch = Scratch::new();
         let file = file_of(&scratch, 2_000_000).await;
-        let (stream, peer) = pair_of_ours().await;
-        narrow(&stream, &peer);
+        let (stream, peer) = narrow_pair().await;
         is_stuck_with(&stream, &file).await;
         let writing = async {
             stream.write_all("next").await.unwrap();
@@ -147,17 +144,14 @@ fn a_deadline_ends_it_and_also_its_wait_for_the_turn() {
     on_every_driver(async || {
         let scratch = Scratch::new();
         let file = file_of(&scratch, 2_000_000).await;
-        let (stream, peer) = pair_of_ours().await;
-        narrow(&stream, &peer);
+        let (stream, peer) = narrow_pair().await;
         let patience = Duration::from_millis(20);
         let first = timeout(patience, stream.send_file(&file, ..));
         let second = timeout(patience, stream.send_file(&file, ..));
         let (first, second) = quoit::join!(first, second);
         assert!(first.is_err() && second.is_err());
         stream.shutdown(Shutdown::Write).unwrap();
-        let came = all_of(&peer).await;
-        assert_eq!(came.len() as u64, stream.bytes_sent());
-        assert!(came == pattern(0, came.len()));
+        assert_eq!(take_pattern(&peer).await, stream.bytes_sent());
     });
 }
 
@@ -166,9 +160,8 @@ fn a_peer_that_does_not_read_keeps_nobody_else_waiting() {
     on_every_driver(async || {
         let scratch = Scratch::new();
         let file = Rc::new(file_of(&scratch, 1_500_000).await);
-        let (stream, peer) = pair_of_ours().await;
+        let (stream, peer) = narrow_pair().await;
         let shared = Rc::clone(&file);
-        narrow(&stream, &peer);
         let stuck = quoit::spawn(async move { stream.send_file(&shared, ..).await });
         sleep(Duration::from_millis(5)).await;
         assert!(!stuck.is_finished());
@@ -178,14 +171,11 @@ fn a_peer_that_does_not_read_keeps_nobody_else_waiting() {
                 assert_eq!(stream.send_file(&file, ..500_000).await.unwrap(), 500_000);
                 stream.shutdown(Shutdown::Write).unwrap();
             };
-            let ((), came) = quoit::join!(sending, all_of(&peer));
-            assert!(came == pattern(0, 500_000));
+            let ((), came) = quoit::join!(sending, take_pattern(&peer));
+            assert_eq!(came, 500_000);
         }
-        let mut oracle = Oracle::default();
-        while let Some(bytes) = peer.recv().await.unwrap() {
-            oracle.take(&bytes);
-        }
-        assert_eq!((oracle.0, stuck.await.unwrap().unwrap()), (1_500_000, 1_500_000));
+        let came = take_pattern(&peer).await;
+        assert_eq!((came, stuck.await.unwrap().unwrap()), (1_500_000, 1_500_000));
     });
 }
 
@@ -255,8 +245,8 @@ fn what_is_not_in_memory_is_read_and_sent() {
                 assert_eq!(stream.send_file(&file, ..).await.unwrap(), LEN as u64);
                 stream.shutdown(Shutdown::Write).unwrap();
             };
-            let ((), came) = quoit::join!(sending, all_of(&peer));
-            assert!(came == pattern(0, LEN), "{from}");
+            let ((), came) = quoit::join!(sending, take_pattern(&peer));
+            assert_eq!(came, LEN as u64, "{from}");
             let requests = stats().sqes - sqes;
             assert!(!is_gone || requests >= 2 * LEN as u64 / (128 * 1024), "{requests} requests");
         }
@@ -283,8 +273,7 @@ fn a_file_that_shrinks_meanwhile_ends_where_it_ends() {
     run(async {
         let scratch = Scratch::new();
         let file = file_of(&scratch, 2_000_000).await;
-        let (stream, peer) = pair_of_ours().await;
-        narrow(&stream, &peer);
+        let (stream, peer) = narrow_pair().await;
         let sending = async {
             let sent = stream.send_file(&file, ..2_000_000).await.unwrap();
             stream.shutdown(Shutdown::Write).unwrap();

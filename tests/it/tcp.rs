@@ -14,7 +14,7 @@ use quoit::time::sleep;
 
 use crate::loopback::{
     Flag, Oracle, Random, blackhole, descriptors, isolated, join, lap, ledger, listen, pair,
-    pair_of_ours, pattern, poll_once, resident, run, scaled, until, within,
+    pair_of_ours, pattern, poll_once, resident, run, scaled, take_pattern, until, within,
 };
 use crate::support::{PAUSED_READER_LEASES, is_instrumented, on_every_driver};
 
@@ -649,14 +649,13 @@ fn a_lease_may_outlive_its_stream_and_its_runtime() {
 #[test]
 fn a_write_that_goes_out_in_part_at_once_goes_on() {
     on_every_driver(async || {
-        let writes = scaled(600, 200);
         for room in [4096, 16 << 10, 64 << 10] {
             let (stream, peer) = pair_of_ours().await;
             stream.set_send_buffer_size(room).unwrap();
             let mut sent = 0;
             // The one answer of a lap is that of the clock, and the write is all that follows.
             let writer = async {
-                for _ in 0..writes {
+                for _ in 0..600 {
                     sleep(Duration::from_micros(10)).await;
                     let bytes = pattern(sent, 15_000);
                     sent += 15_000;
@@ -667,14 +666,10 @@ fn a_write_that_goes_out_in_part_at_once_goes_on() {
             let reader = async {
                 // Until then the socket fills up.
                 sleep(Duration::from_millis(20)).await;
-                let mut oracle = Oracle::default();
-                while let Some(bytes) = peer.recv().await.unwrap() {
-                    oracle.take(&bytes);
-                }
-                oracle.0
+                take_pattern(&peer).await
             };
             let ((), received) = quoit::join!(writer, reader);
-            assert_eq!(received, writes as u64 * 15_000);
+            assert_eq!(received, 600 * 15_000);
         }
     });
 }

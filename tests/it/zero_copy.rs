@@ -11,18 +11,9 @@ use quoit::net::{TcpListener, TcpStream};
 use quoit::sim::{Faults, Sim};
 use quoit::time::sleep;
 
-use crate::loopback::{Oracle, Random, isolated, lap, ledger, pair_of_ours, pattern, scaled};
+use crate::loopback::{Random, isolated, lap, ledger, pair_of_ours, pattern, scaled, take_pattern};
 use crate::quarantine::{PIECE, QuarantineBuf};
 use crate::support::on_every_driver;
-
-/// Reads the pattern to the end, and says how much it was.
-async fn reads(peer: TcpStream) -> u64 {
-    let mut oracle = Oracle::default();
-    while let Some(bytes) = peer.recv().await.unwrap() {
-        oracle.take(&bytes);
-    }
-    oracle.0
-}
 
 /// Polls it so many times with a lap in between, then drops it.
 async fn glance<F: Future>(mut future: Pin<&mut F>, polls: usize) -> Option<F::Output> {
@@ -41,7 +32,7 @@ fn what_is_sent_without_a_copy_arrives_in_order_and_the_buffer_comes_back() {
     on_every_driver(async || {
         let (stream, peer) = pair_of_ours().await;
         stream.set_send_buffer_size(20_000).unwrap();
-        let reader = quoit::spawn(reads(peer));
+        let reader = quoit::spawn(take_pattern(peer));
         let (mut random, mut sent) = (Random::new(5), 0);
         for round in 0..12 {
             // It switches itself off, see below.
@@ -78,7 +69,7 @@ fn what_is_sent_without_a_copy_arrives_in_order_and_the_buffer_comes_back() {
 fn a_path_that_copies_all_the_same_switches_it_off() {
     on_every_driver(async || {
         let (stream, peer) = pair_of_ours().await;
-        let reader = quoit::spawn(reads(peer));
+        let reader = quoit::spawn(take_pattern(peer));
         assert_eq!(stream.zero_copy(), None, "it is off unless it is asked for");
         stream.set_zero_copy(Some(10_000));
         stream.write_all(pattern(0, 9_999)).await.unwrap();
@@ -112,7 +103,7 @@ fn between_two(
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 drop(quoit::spawn(async move {
-                    let read = reads(stream).await;
+                    let read = take_pattern(stream).await;
                     assert_eq!(read, 200_000);
                 }));
             }
