@@ -60,18 +60,26 @@ pub unsafe trait Driver {
     /// has been taken from [`enter`](Driver::enter). Its `user_data` is below [`RESERVED`].
     unsafe fn push(&mut self, sqe: Sqe);
 
-    /// As [`push`](Driver::push), for whoever can use the answer now. What comes to its end at once
-    /// may be answered here, and then not again; at most one request between two calls of
-    /// [`enter`](Driver::enter), or a task that never has to wait would keep all others from their
-    /// turn. The default answers nothing here.
+    /// Does what `sqe` asks for, if that takes no wait, for whoever can use the answer now. `None`:
+    /// nothing was asked of the kernel, and the request is to be pushed.
+    ///
+    /// At most so many requests between two calls of [`enter`](Driver::enter) as
+    /// [`attempts`](Driver::attempts) says come here, or a task that never has to wait would keep all
+    /// others from their turn. The default does nothing here.
     ///
     /// # Safety
-    /// As for [`push`](Driver::push).
+    /// Whatever `sqe` points at stays valid, and is not accessed by others, until this returns.
     #[inline]
-    unsafe fn perform(&mut self, sqe: Sqe) -> Option<Cqe> {
-        // SAFETY: the caller's promise.
-        unsafe { self.push(sqe) };
+    unsafe fn attempt(&mut self, sqe: Sqe) -> Option<Cqe> {
+        let _ = sqe;
         None
+    }
+
+    /// How many requests [`attempt`](Driver::attempt) may be asked before the next enter. It is asked
+    /// after each.
+    #[inline]
+    fn attempts(&self) -> u32 {
+        0
     }
 
     /// Hands over what is queued, sleeps as `wait` allows, and appends the answers.

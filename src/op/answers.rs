@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 
 use super::in_flight::OpId;
 use super::{Op, Ring, outside};
-use crate::driver::Cqe;
 use crate::sys::current;
 
 /// An operation whose answers are parked in its payload until somebody takes them.
@@ -41,12 +40,12 @@ impl<T: Multishot> Answers<T> {
     /// Submits `op`.
     ///
     /// # Errors
-    /// What the operation comes to when the table has no room for it.
+    /// What the operation comes to when the table has no room for it, or this is a forked child.
     pub(crate) fn start(op: T, context: &mut Context<'_>) -> Result<Self, T::Output> {
         let ring = current::share::<Ring>().unwrap_or_else(|| outside("an operation"));
         match ring.submit(op, context.waker().clone()) {
-            Ok((id, _)) => Ok(Answers { ring, id, op: PhantomData }),
-            Err(op) => Err(op.complete(Cqe::refusal(0, libc::ENOMEM))),
+            Ok(id) => Ok(Answers { ring, id, op: PhantomData }),
+            Err((op, cqe)) => Err(op.complete(cqe)),
         }
     }
 

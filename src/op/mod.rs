@@ -61,7 +61,11 @@ pub(crate) unsafe trait Op: 'static {
     /// (accepts, connects, file operations) does; what lets existing work end does not.
     const WAITS_FOR_ADMISSION: bool = false;
 
-    /// Describes the request. `self` is already where it will stay (I1).
+    /// Whether it may be done before it has a slot, where that takes no wait: then that is its end.
+    const AT_ONCE: bool = false;
+
+    /// Describes the request. `self` is already where it will stay (I1), or stays where it is while
+    /// the request is done.
     fn prepare(&mut self) -> Sqe;
 
     /// Takes one answer of several; `false` asks to have the rest cancelled.

@@ -93,6 +93,8 @@ pub(crate) struct Ring {
     home: Rc<Home>,
     limits: Limits,
     answers: Cell<Vec<Cqe>>,
+    /// Requests that may still be done before they are placed, until the next enter.
+    attempts: Cell<u32>,
     armed: Cell<Option<u64>>,
     // The kernel copies it when it takes the request, which may be a lap late: hence a fixed place.
     timespec: Box<Cell<types::Timespec>>,
@@ -127,6 +129,7 @@ impl Ring {
             home: Rc::new(Home::new(core, move |fd| closer.close(fd))),
             limits,
             answers: Cell::default(),
+            attempts: Cell::new(0),
             armed: Cell::new(None),
             timespec: Box::new(Cell::new(types::Timespec::new())),
             line: RefCell::default(),
@@ -228,41 +231,43 @@ impl Ring {
         }
     }
 
-    /// Places `op` in the table and pushes its request. Returns whether it has ended with that; if
-    /// not, `waker` is woken by its answers.
+    /// Has `op` done now, if that takes no wait. It stays the caller's: whatever its request points
+    /// at is used until this returns, and no longer.
+    #[inline(always)]
+    pub(super) fn attempt<T: Op>(&self, op: &mut T) -> Option<Cqe> {
+        let left = self.attempts.get();
+        if left == 0 || forked() {
+            return None;
+        }
+        self.attempts.set(left - 1);
+        let sqe = op.prepare();
+        // SAFETY: I2: `op` owns what the request points at, and stays where it is meanwhile.
+        self.kernel.with(|driver| unsafe { driver.attempt(sqe) })
+    }
+
+    /// Places `op` in the table and pushes its request. Its answers wake `waker`.
     ///
     /// # Errors
-    /// Gives `op` back when the table is full.
+    /// Gives `op` back with its answer, when the table is full, or this is a forked child.
     #[inline(always)]
-    pub(super) fn submit<T: Op>(&self, op: T, waker: Waker) -> Result<(OpId, bool), T> {
-        let (id, slot) = self.table.insert(op)?;
+    pub(super) fn submit<T: Op>(&self, op: T, waker: Waker) -> Result<OpId, (T, Cqe)> {
         if forked() {
-            self.finish(id, Cqe { user_data: id.user_data(), result: FORKED, flags: 0 });
-            return Ok((id, true));
+            return Err((op, Cqe { user_data: 0, result: FORKED, flags: 0 }));
         }
+        let (id, slot) = match self.table.insert(op) {
+            Ok(inserted) => inserted,
+            Err(op) => return Err((op, Cqe::refusal(0, libc::ENOMEM))),
+        };
         let unfinished = Unfinished(self, id);
         // SAFETY: the payload is in its place and nothing else refers to it (I1, I5).
         let sqe = unsafe { (*locate::<T>(slot.place())).prepare() };
         std::mem::forget(unfinished);
         let fields = Fields::of(&sqe);
         slot.asked(fields.opcode, fields.fd);
-        if let Some(cqe) = self.perform(sqe.user_data(id.user_data())) {
-            self.deliver(cqe);
-            if slot.state() == State::Done {
-                guard::discard(Some(waker));
-                return Ok((id, true));
-            }
-        }
         let displaced = slot.set_waker(Some(waker));
         assert!(displaced.is_none(), "a new slot keeps no waker");
-        Ok((id, false))
-    }
-
-    /// Pushes a request that may be answered now.
-    #[inline]
-    fn perform(&self, sqe: Sqe) -> Option<Cqe> {
-        // SAFETY: as in `push`.
-        self.kernel.with(|driver| unsafe { driver.perform(sqe) })
+        self.push(sqe.user_data(id.user_data()));
+        Ok(id)
     }
 
     #[inline]
@@ -425,7 +430,11 @@ impl Ring {
         let mut answers = self.answers.take();
         #[cfg(canary = "free-on-enter-error")]
         let refused = self.kernel.with(|driver| driver.counters().refused);
-        let result = self.kernel.with(|driver| driver.enter(wait, &mut answers));
+        let (result, attempts) = self.kernel.with(|driver| {
+            let result = driver.enter(wait, &mut answers);
+            (result, driver.attempts())
+        });
+        self.attempts.set(attempts);
         #[cfg(canary = "free-on-enter-error")]
         if self.kernel.with(|driver| driver.counters().refused) > refused {
             self.end_one_that_waits();

@@ -57,17 +57,18 @@ impl<T: Op> Submission<T> {
     /// # Errors
     /// What it comes to, if it does so at once.
     #[inline(always)]
-    fn place(op: T, ring: Rc<Ring>, context: &mut Context<'_>) -> Result<State<T>, T::Output> {
+    fn place(mut op: T, ring: Rc<Ring>, context: &mut Context<'_>) -> Result<State<T>, T::Output> {
         if overdue::is_overdue() {
             return Err(op.complete(Cqe::refusal(0, libc::ETIMEDOUT)));
         }
+        if T::AT_ONCE
+            && let Some(cqe) = ring.attempt(&mut op)
+        {
+            return Err(op.complete(cqe));
+        }
         match ring.submit(op, context.waker().clone()) {
-            Ok((id, false)) => Ok(State::InFlight(ring, id)),
-            Ok((id, true)) => {
-                let (op, cqe) = ring.take::<T>(id, context).expect("it has ended");
-                Err(op.complete(cqe))
-            }
-            Err(op) => Err(op.complete(Cqe::refusal(0, libc::ENOMEM))),
+            Ok(id) => Ok(State::InFlight(ring, id)),
+            Err((op, cqe)) => Err(op.complete(cqe)),
         }
     }
 

@@ -673,3 +673,32 @@ fn a_write_that_goes_out_in_part_at_once_goes_on() {
         }
     });
 }
+
+#[test]
+fn a_writer_that_never_has_to_wait_leaves_the_others_their_turns() {
+    const WRITES: usize = 2_000;
+    on_every_driver(async || {
+        let (ours, peer) = pair_of_ours().await;
+        let writes = quoit::spawn(async move {
+            for _ in 0..WRITES {
+                ours.write_all("x").await.unwrap();
+            }
+        });
+        let reads = quoit::spawn(async move {
+            let mut bytes = Vec::new();
+            while let Some(more) = peer.recv().await.unwrap() {
+                bytes.extend_from_slice(&more);
+            }
+            bytes
+        });
+        let mut turns = 0;
+        while !writes.is_finished() {
+            quoit::task::yield_now().await;
+            turns += 1;
+        }
+        // 32 are made at once in a lap, and then one more is handed over.
+        assert!(turns >= WRITES / 33, "{turns} turns during {WRITES} writes");
+        writes.await.unwrap();
+        assert_eq!(reads.await.unwrap(), [b'x'; WRITES]);
+    });
+}

@@ -5,10 +5,10 @@ use io_uring::opcode;
 use super::descriptors::{Descriptor, Side, fact};
 use super::file;
 use super::requests::{Asked, Request};
-use crate::driver::Cqe;
 use crate::driver::pad::message::{Layout, family_of};
 use crate::driver::pad::provided::{Offer, Provided};
 use crate::driver::sqe::flag;
+use crate::driver::{Cqe, Fields};
 
 /// What a try has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,6 +256,16 @@ fn send(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {
         // SAFETY: I1, I2: the bytes are the request's until its last answer.
         unsafe { libc::send(fd, rest, len - done, flags) }
     })
+}
+
+/// Sends what there is room for.
+#[inline(always)]
+pub(super) fn send_some(fields: &Fields) -> Result<usize, i32> {
+    let (start, len) = (fields.addr as *const libc::c_void, fields.len as usize);
+    let wanted = fields.op_flags as i32 & !libc::MSG_WAITALL;
+    let flags = wanted | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the bytes are the caller's until this returns (`Driver::attempt`).
+    uninterrupted(|| unsafe { libc::send(fields.fd, start, len, flags) })
 }
 
 fn send_message(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {

@@ -32,6 +32,11 @@ impl Unwanted {
         self.keys.retain(|&other| other != key);
     }
 
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// When they are to be interrupted again.
     pub(super) fn next(&self) -> Option<u64> {
         (!self.keys.is_empty()).then_some(self.next)
@@ -129,6 +134,7 @@ impl Epoll {
         }
     }
 
+    #[inline(never)]
     fn fire_at(&mut self, now: u64) {
         while let Some((time, key)) = self.deadlines.first(|key| self.requests.due(key))
             && time <= now

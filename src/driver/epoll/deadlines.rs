@@ -31,6 +31,11 @@ impl Deadlines {
         }
     }
 
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
     /// When the first is due, as `due` says it.
     #[inline]
     pub(super) fn first(&mut self, due: impl Fn(Key) -> Option<u64>) -> Option<(u64, Key)> {

@@ -63,19 +63,26 @@ impl Epoll {
         }
     }
 
+    #[inline]
     pub(super) fn sleep(&mut self, wait: Wait) -> Sleep {
-        let until = match wait {
-            Wait::Poll => return Sleep::None,
-            _ if !self.answered.is_empty() || !self.hot.is_empty() => return Sleep::None,
-            Wait::Block => None,
-            Wait::Until(time) => Some(time),
-        };
-        let times = [until, self.next_time()];
-        times.into_iter().flatten().min().map_or(Sleep::Forever, Sleep::Until)
+        if wait == Wait::Poll || !self.answered.is_empty() || !self.hot.is_empty() {
+            return Sleep::None;
+        }
+        match (wait, self.next_time()) {
+            (Wait::Until(time), Some(next)) => Sleep::Until(time.min(next)),
+            (Wait::Until(time), None) | (_, Some(time)) => Sleep::Until(time),
+            (_, None) => Sleep::Forever,
+        }
     }
 
     /// When something is to be done without an event.
+    #[inline]
     pub(super) fn next_time(&mut self) -> Option<u64> {
+        if self.deadlines.is_empty() && self.unwanted.is_empty() { None } else { self.next_due() }
+    }
+
+    #[inline(never)]
+    fn next_due(&mut self) -> Option<u64> {
         let due = self.deadlines.first(|key| self.requests.due(key)).map(|(time, _)| time);
         [due, self.unwanted.next()].into_iter().flatten().min()
     }
@@ -146,6 +153,11 @@ impl Epoll {
     /// Lets the descriptors go on that had to let others have their turn; whether there were any.
     #[inline]
     pub(super) fn go_on(&mut self) -> bool {
+        !self.hot.is_empty() && self.go_on_with_some()
+    }
+
+    #[inline(never)]
+    fn go_on_with_some(&mut self) -> bool {
         let count = self.hot.len();
         for index in 0..count {
             let fd = self.hot[index];
@@ -154,7 +166,7 @@ impl Epoll {
             self.turn(fd, Side::Write);
         }
         self.hot.drain(..count);
-        count > 0
+        true
     }
 
     /// Asks the test hook for an error: then nothing is traded, as if io_uring had said it.

@@ -53,6 +53,12 @@ use requests::{Asked, Request, Requests};
 /// Laps in a row that leave epoll out because what was pushed was answered at once.
 const QUIET_LAPS: u32 = 8;
 
+/// Sends that are made at once in one lap.
+const AT_ONCE: u32 = 32;
+
+/// Bytes that are sent at once: what is longer takes its turn.
+const LONGEST_AT_ONCE: u32 = 16 * 1024;
+
 /// Readiness and threads as a [`Driver`].
 pub(crate) struct Epoll {
     // Goes first: a fork in the meantime must not close a number that is somebody else's by then.
@@ -150,6 +156,15 @@ unsafe impl Driver for Epoll {
             _ => return self.push_rare(asked),
         };
         self.start(asked, side);
+    }
+
+    unsafe fn attempt(&mut self, sqe: Sqe) -> Option<Cqe> {
+        self.send_at_once(&Fields::of(&sqe))
+    }
+
+    #[inline]
+    fn attempts(&self) -> u32 {
+        AT_ONCE
     }
 
     fn enter(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {

@@ -8,14 +8,37 @@ use io_uring::opcode;
 use super::attempt::{self, Attempt, attempt};
 use super::descriptors::{Side, fact};
 use super::requests::{self, Asked, Key, Place, Request};
-use super::{Epoll, file};
-use crate::driver::Cqe;
+use super::{Epoll, LONGEST_AT_ONCE, file};
 use crate::driver::sqe::flag;
+use crate::driver::{Cqe, Fields};
 
 /// Answers that one descriptor gets in a row, before the others have their turn: 64 KiB of a stream.
 pub(super) const TURN: u32 = 16;
 
 impl Epoll {
+    /// Makes a short send that does not have to wait, in as few steps as there are. What it leaves is
+    /// sent by whoever asked.
+    pub(super) fn send_at_once(&mut self, fields: &Fields) -> Option<Cqe> {
+        let is_plain = fields.opcode == opcode::Send::CODE && fields.flags == 0;
+        if !is_plain || fields.ioprio != 0 || fields.len > LONGEST_AT_ONCE {
+            return None;
+        }
+        let descriptor = self.descriptors.entry(fields.fd)?;
+        if descriptor.first(Side::Write).is_some() || !descriptor.may(Side::Write) {
+            return None;
+        }
+        let result = match attempt::send_some(fields) {
+            Ok(sent) => sent as i32,
+            Err(libc::EAGAIN) => {
+                descriptor.must_wait(Side::Write);
+                return None;
+            }
+            Err(errno) => -errno,
+        };
+        (self.counters.sqes, self.counters.cqes) = (self.counters.sqes + 1, self.counters.cqes + 1);
+        Some(Cqe { user_data: fields.user_data, result, flags: 0 })
+    }
+
     /// Tries a request, and if it has to wait, has it wait.
     #[inline(always)]
     pub(super) fn start(&mut self, asked: Asked, side: Side) {
@@ -185,5 +208,66 @@ impl Epoll {
                 self.answer(&asked, ready, 0);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use io_uring::types::Fd;
+
+    use super::*;
+    use crate::driver::{Driver, Sqe, Wait};
+
+    static BYTES: [u8; 64 * 1024] = [7; 64 * 1024];
+
+    fn send(socket: &UnixStream, len: u32, flags: i32) -> Sqe {
+        let send = opcode::Send::new(Fd(socket.as_raw_fd()), BYTES.as_ptr(), len).flags(flags);
+        send.build().user_data(7)
+    }
+
+    fn attempt(kernel: &mut Epoll, sqe: Sqe) -> Option<i32> {
+        // SAFETY: the bytes live for ever.
+        unsafe { kernel.attempt(sqe) }.map(|cqe| cqe.result)
+    }
+
+    #[test]
+    fn a_short_send_is_made_at_once_and_leaves_nothing() {
+        let mut kernel = Epoll::new(None).unwrap();
+        let (here, mut there) = UnixStream::pair().unwrap();
+        assert_eq!(attempt(&mut kernel, send(&here, 5, libc::MSG_NOSIGNAL)), Some(5));
+        there.read_exact(&mut [0; 5]).unwrap();
+        let mut answers = Vec::new();
+        kernel.enter(Wait::Poll, &mut answers).unwrap();
+        assert_eq!(answers, []);
+        assert_eq!((kernel.counters().sqes, kernel.counters().cqes), (1, 1));
+        drop(there);
+        assert_eq!(attempt(&mut kernel, send(&here, 5, 0)), Some(-libc::EPIPE));
+    }
+
+    #[test]
+    fn what_has_to_wait_or_is_long_is_not_asked_at_once() {
+        let mut kernel = Epoll::new(None).unwrap();
+        let (here, mut there) = UnixStream::pair().unwrap();
+        assert_eq!(attempt(&mut kernel, send(&here, BYTES.len() as u32, 0)), None, "it is long");
+        let mut sent = 0;
+        while let Some(count) = attempt(&mut kernel, send(&here, 10_000, libc::MSG_WAITALL)) {
+            sent += count as usize;
+        }
+        // SAFETY: the bytes live for ever.
+        unsafe { kernel.push(send(&here, 10_000, libc::MSG_WAITALL)) };
+        assert_eq!(attempt(&mut kernel, send(&here, 1, 0)), None, "another is before it");
+        let mut answers = Vec::new();
+        while answers.is_empty() {
+            there.read_exact(&mut vec![0; sent.min(10_000)]).unwrap();
+            sent -= sent.min(10_000);
+            kernel.enter(Wait::Poll, &mut answers).unwrap();
+        }
+        assert_eq!((answers.len(), answers[0].result), (1, 10_000));
+        there.read_exact(&mut vec![0; sent + 10_000]).unwrap();
+        assert!(there.set_nonblocking(true).is_ok() && there.read(&mut [0]).is_err());
     }
 }

@@ -35,9 +35,10 @@ pub(crate) enum Knob {
     LostDatagram,
     ReorderedDatagram,
     DuplicatedDatagram,
+    AtOnce,
 }
 
-pub(crate) const KNOBS: [(Knob, &str); 28] = [
+pub(crate) const KNOBS: [(Knob, &str); 29] = [
     (Knob::PartialSubmit, "partial_submits"),
     (Knob::RefusedEnter, "refused_enters"),
     (Knob::SmallQueue, "small_queues"),
@@ -66,6 +67,7 @@ pub(crate) const KNOBS: [(Knob, &str); 28] = [
     (Knob::LostDatagram, "lost_datagrams"),
     (Knob::ReorderedDatagram, "reordered_datagrams"),
     (Knob::DuplicatedDatagram, "duplicated_datagrams"),
+    (Knob::AtOnce, "sends_at_once"),
 ];
 
 const _: () = {
@@ -105,6 +107,7 @@ impl Default for Faults {
             .scribble(0.2)
             .delays(0.1)
             .late_notices(0.5)
+            .sends_at_once(0.3)
     }
 }
 
@@ -212,6 +215,12 @@ impl Faults {
     #[must_use]
     pub fn late_notices(self, probability: f64) -> Self {
         self.with(Knob::LateNotice, probability)
+    }
+
+    /// Liberty, per send: it is made, and answered, before it is handed over, if there is room.
+    #[must_use]
+    pub fn sends_at_once(self, probability: f64) -> Self {
+        self.with(Knob::AtOnce, probability)
     }
 
     /// Fault, per receive and read: it brings fewer bytes than there are.

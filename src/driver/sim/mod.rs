@@ -39,6 +39,9 @@ pub(crate) use self::world::World;
 use super::pad::provided::Provided;
 use super::{Call, Counters, Cqe, Driver, Fields, Register, Sqe, Unparker, Wait};
 
+/// Sends that a core may make at once between two enters.
+const AT_ONCE: u32 = 4;
+
 /// The world, as each of its cores holds it.
 pub(crate) type Shared = Rc<RefCell<World>>;
 
@@ -86,6 +89,14 @@ unsafe impl Driver for Simulated {
         let request =
             Request { fields, object, fingerprint, number, done, told, attempt, deadline };
         world.push(self.core, request);
+    }
+
+    unsafe fn attempt(&mut self, sqe: Sqe) -> Option<Cqe> {
+        self.world.borrow_mut().send_at_once(self.core, Fields::of(&sqe))
+    }
+
+    fn attempts(&self) -> u32 {
+        AT_ONCE
     }
 
     fn enter(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {

@@ -170,6 +170,31 @@ impl World {
 
     // ---- Sockets ----
 
+    /// Makes a send that was not pushed, if the kernel takes the liberty and it does not have to wait.
+    pub(super) fn send_at_once(&mut self, core: usize, fields: Fields) -> Option<Cqe> {
+        let is_plain = matches!(fields.opcode, SEND | SENDMSG) && fields.flags == 0;
+        let waits_for_all = fields.op_flags & libc::MSG_WAITALL.cast_unsigned() != 0;
+        if !is_plain || waits_for_all || !self.chaos.strikes(Knob::AtOnce) {
+            return None;
+        }
+        let id = self.object(core, fields.fd)?;
+        let (fingerprint, object) = (fingerprint(&fields), Some(id));
+        let (number, done, told, attempt, deadline) = (0, 0, false, None, 0);
+        let request =
+            Request { fields, object, fingerprint, number, done, told, attempt, deadline };
+        if self.refusal(core, &request).is_some() {
+            return None;
+        }
+        let Last(result, flags) = self.perform_on_socket(core, 0, id, &request) else {
+            return None;
+        };
+        let counters = &mut self.cores[core].counters;
+        (counters.sqes, counters.cqes) = (counters.sqes + 1, counters.cqes + 1);
+        let outcome = u64::from(result.cast_unsigned()) << 32 | u64::from(flags);
+        self.trace.note(8, id, outcome);
+        Some(Cqe { user_data: fields.user_data, result, flags })
+    }
+
     fn perform_on_socket(
         &mut self,
         core: usize,

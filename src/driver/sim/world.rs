@@ -330,7 +330,7 @@ impl World {
     }
 
     /// Why a request cannot even begin.
-    fn refusal(&mut self, core: usize, request: &Request) -> Option<i32> {
+    pub(super) fn refusal(&mut self, core: usize, request: &Request) -> Option<i32> {
         let fields = &request.fields;
         if self.cores[core].dead {
             return Some(libc::ECANCELED);

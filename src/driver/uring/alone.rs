@@ -7,7 +7,7 @@
 //! the ring is entered at once, it goes along. What has no room goes to the ring after all.
 //!
 //! Where the last enter has brought one answer, nothing will follow most likely: then the first send
-//! is made as it is pushed, and whoever asked needs no lap for its answer.
+//! is made before it is pushed, and whoever asked needs neither a slot nor a lap for its answer.
 
 use io_uring::opcode;
 
@@ -66,25 +66,28 @@ impl Uring {
             self.queue_counted(sqe);
             return false;
         }
-        let answer = self.send(sqe);
-        answers.extend(answer);
+        let answer = self.send(&sqe);
+        match answer {
+            Some(answer) => answers.push(answer),
+            None => self.queue_counted(sqe),
+        }
         answer.is_some()
     }
 
-    /// Makes the send that is pushed in answer to all that the last enter brought, if that was one
-    /// answer. `Err` if it is to be pushed as ever.
-    #[inline(never)]
-    pub(super) fn send_at_once(&mut self, sqe: Sqe) -> Result<Option<Cqe>, Sqe> {
-        if !self.sends_alone || !is_plain(&sqe) || self.has_come() {
-            return Err(sqe);
+    /// Makes the send that comes in answer to all that the last enter brought, if that was one answer.
+    /// `None` if it is to be pushed as ever.
+    pub(super) fn send_at_once(&mut self, sqe: &Sqe) -> Option<Cqe> {
+        let is_first = self.nothing_pushed && self.sends_alone;
+        if !is_first || !is_plain(sqe) || self.has_come() {
+            return None;
         }
         self.nothing_pushed = false;
-        Ok(self.send(sqe))
+        self.send(sqe)
     }
 
-    /// The answer; `None` if the request had to be queued.
-    fn send(&mut self, sqe: Sqe) -> Option<Cqe> {
-        let fields = Fields::of(&sqe);
+    /// The answer; `None` if it would have to wait, or a plain call cannot make it.
+    fn send(&mut self, sqe: &Sqe) -> Option<Cqe> {
+        let fields = Fields::of(sqe);
         let (start, flags) = (fields.addr as *const libc::c_void, libc::MSG_DONTWAIT);
         let flags = flags | fields.op_flags.cast_signed();
         // SAFETY: I1 and I2: the memory and the descriptor are the payload's, which keeps both until
@@ -98,14 +101,10 @@ impl Uring {
             _ => std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO),
         };
         match errno {
-            libc::EAGAIN | libc::EINTR | libc::ENOMEM | libc::ENOBUFS => {
-                self.queue_counted(sqe);
-                return None;
-            }
+            libc::EAGAIN | libc::EINTR | libc::ENOMEM | libc::ENOBUFS => return None,
             // A filter may permit io_uring and not this call.
             libc::EPERM | libc::EACCES | libc::ENOSYS => {
                 self.sends_alone = false;
-                self.queue_counted(sqe);
                 return None;
             }
             _ => {}
@@ -214,9 +213,17 @@ mod tests {
         (ring, here, there)
     }
 
+    /// As the floor above does it: an attempt, if there may be one, and else a push.
     fn perform(ring: &mut Uring, sqe: Sqe) -> Option<Cqe> {
-        // SAFETY: the bytes live for ever, and the sockets until their sends are answered.
-        unsafe { ring.perform(sqe) }
+        if ring.attempts() > 0 {
+            // SAFETY: the bytes live for ever, and the sockets as long as the ring is used.
+            let answer = unsafe { ring.attempt(sqe.clone()) };
+            if answer.is_some() {
+                return answer;
+            }
+        }
+        push(ring, sqe);
+        None
     }
 
     #[test]

@@ -335,19 +335,15 @@ unsafe impl Driver for Uring {
         }
     }
 
-    #[inline]
-    unsafe fn perform(&mut self, mut sqe: Sqe) -> Option<Cqe> {
-        if self.brought_one && self.nothing_pushed && self.steps.is_none() {
-            // SAFETY: the caller's promise.
-            unsafe { self.lighten(&mut sqe) };
-            match self.send_at_once(sqe) {
-                Ok(answer) => return answer,
-                Err(other) => sqe = other,
-            }
-        }
+    unsafe fn attempt(&mut self, mut sqe: Sqe) -> Option<Cqe> {
         // SAFETY: the caller's promise.
-        unsafe { self.push(sqe) };
-        None
+        unsafe { self.lighten(&mut sqe) };
+        self.send_at_once(&sqe)
+    }
+
+    #[inline]
+    fn attempts(&self) -> u32 {
+        u32::from(self.brought_one && self.nothing_pushed && self.steps.is_none())
     }
 
     fn enter(&mut self, wait: Wait, answers: &mut Vec<Cqe>) -> io::Result<()> {

@@ -444,6 +444,8 @@ impl<B: IoBuf> Send<B> {
 unsafe impl<B: IoBuf> Op for Send<B> {
     type Output = (Self, io::Result<usize>);
 
+    const AT_ONCE: bool = true;
+
     #[inline(always)]
     fn prepare(&mut self) -> Sqe {
         let (start, len) = rest_to_write(&self.buf, self.progress.done());

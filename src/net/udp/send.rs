@@ -128,6 +128,8 @@ struct Send<B> {
 unsafe impl<B: IoBuf> Op for Send<B> {
     type Output = (B, io::Result<usize>);
 
+    const AT_ONCE: bool = true;
+
     fn prepare(&mut self) -> Sqe {
         let (start, len) = rest_to_write(&self.buf, 0);
         opcode::Send::new(types::Fd(self.fd.raw()), start, len).flags(libc::MSG_NOSIGNAL).build()
@@ -150,6 +152,8 @@ struct SendMessage<B> {
 // made when this is in its place. `fd` keeps the descriptor open.
 unsafe impl<B: IoBuf> Op for SendMessage<B> {
     type Output = (B, io::Result<usize>);
+
+    const AT_ONCE: bool = true;
 
     fn prepare(&mut self) -> Sqe {
         let (start, len) = rest_to_write(&self.buf, 0);

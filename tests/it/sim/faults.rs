@@ -27,6 +27,7 @@ fn every_fault_happens_by_itself_and_is_survived() {
         ("scribble", none().scribble(1.0)),
         ("delays", none().delays(0.5)),
         ("late_notices", none().late_notices(1.0)),
+        ("sends_at_once", none().sends_at_once(0.5)),
         ("short_reads", none().short_reads(0.8)),
         ("short_writes", none().short_writes(0.8)),
         ("slow_network", none().slow_network(0.2)),

@@ -86,7 +86,7 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> Sim {
 /// A knob, and how often it strikes among all of them.
 type Turned = (fn(Faults, f64) -> Faults, f64);
 
-const KNOBS: [Turned; 25] = [
+const KNOBS: [Turned; 26] = [
     (Faults::partial_submits, 0.3),
     (Faults::refused_enters, 0.03),
     (Faults::small_queues, 0.5),
@@ -98,6 +98,7 @@ const KNOBS: [Turned; 25] = [
     (Faults::scribble, 0.2),
     (Faults::delays, 0.1),
     (Faults::late_notices, 0.5),
+    (Faults::sends_at_once, 0.3),
     (Faults::short_reads, 0.2),
     (Faults::short_writes, 0.2),
     (Faults::slow_network, 0.02),
