@@ -10,25 +10,25 @@ use crate::driver::eventfd::EventFd;
 /// Readable when there is something to reap, or when it was rung.
 pub(super) struct Bell {
     event: EventFd,
-    /// An epoll over the event and the ring, where the kernel does not ring the event.
-    either: Option<OwnedFd>,
+    /// An epoll over the event and the ring.
+    either: OwnedFd,
 }
 
 impl Bell {
-    /// A bell that the kernel rings with each answer, deferred work included.
+    /// A bell that is rung when something has come: the kernel rings the event, if it is registered,
+    /// with each answer, deferred work included, and a sleep on the ring ends with an answer.
     ///
-    /// Before 5.18 this waits until nothing is in flight, for ever if need be.
-    pub(super) fn registered(ring: &IoUring) -> io::Result<Self> {
+    /// Neither is enough. Deferred work did not end a sleep on the ring for years; and since it does,
+    /// the event may be rung for the first such work only (seen on 6.12.117: the kernel notes that
+    /// it is about to be, and never that it was). Before 5.18 to register it waits until nothing is in
+    /// flight, for ever if need be, and there is no deferred work.
+    pub(super) fn new(ring: &IoUring, registered: bool) -> io::Result<Self> {
         let event = EventFd::new()?;
-        ring.submitter().register_eventfd(event.as_raw_fd())?;
-        Ok(Bell { event, either: None })
-    }
-
-    /// A bell beside the ring's own descriptor. A sleep on that is not ended by deferred work.
-    pub(super) fn beside(ring: &IoUring) -> io::Result<Self> {
-        let event = EventFd::new()?;
+        if registered {
+            ring.submitter().register_eventfd(event.as_raw_fd())?;
+        }
         let either = epoll_over([event.as_raw_fd(), ring.as_raw_fd()])?;
-        Ok(Bell { event, either: Some(either) })
+        Ok(Bell { event, either })
     }
 
     pub(super) fn ring(&self) {
@@ -43,10 +43,7 @@ impl Bell {
 
 impl AsFd for Bell {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.either {
-            Some(either) => either.as_fd(),
-            None => self.event.as_fd(),
-        }
+        self.either.as_fd()
     }
 }
 

@@ -408,8 +408,7 @@ unsafe impl Driver for Uring {
         if self.bell.get().is_none() {
             // 5.18 brought both; deferred work came later, so that an older kernel has none.
             let is_old = !self.caps.has(Cap::SubmitAll) && !self.caps.has(Cap::DeferTaskrun);
-            let bell = if is_old { Bell::beside } else { Bell::registered };
-            let bell = bell(&self.ring).ok()?;
+            let bell = Bell::new(&self.ring, !is_old).ok()?;
             // What came before the bell was there has not rung it.
             bell.ring();
             let _ = self.bell.set(bell);
