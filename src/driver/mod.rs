@@ -61,7 +61,8 @@ pub unsafe trait Driver {
     unsafe fn push(&mut self, sqe: Sqe);
 
     /// Does what `sqe` asks for, if that takes no wait, for whoever can use the answer now. `None`:
-    /// nothing was asked of the kernel, and the request is to be pushed.
+    /// nothing has been done (a call that was interrupted has done nothing), and the request is to be
+    /// pushed.
     ///
     /// At most so many requests between two calls of [`enter`](Driver::enter) as
     /// [`attempts`](Driver::attempts) says come here, or a task that never has to wait would keep all

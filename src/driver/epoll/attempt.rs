@@ -264,8 +264,13 @@ pub(super) fn send_some(fields: &Fields) -> Result<usize, i32> {
     let (start, len) = (fields.addr as *const libc::c_void, fields.len as usize);
     let wanted = fields.op_flags as i32 & !libc::MSG_WAITALL;
     let flags = wanted | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the bytes are the caller's until this returns (`Driver::attempt`).
-    uninterrupted(|| unsafe { libc::send(fields.fd, start, len, flags) })
+    // SAFETY: the bytes, or the message, are the caller's until this returns (`Driver::attempt`).
+    uninterrupted(|| unsafe {
+        match fields.opcode {
+            opcode::SendMsg::CODE => libc::sendmsg(fields.fd, start.cast(), flags),
+            _ => libc::send(fields.fd, start, len, flags),
+        }
+    })
 }
 
 fn send_message(request: &mut Request, descriptor: &mut Descriptor) -> Attempt {

@@ -19,8 +19,10 @@ impl Epoll {
     /// Makes a short send that does not have to wait, in as few steps as there are. What it leaves is
     /// sent by whoever asked.
     pub(super) fn send_at_once(&mut self, fields: &Fields) -> Option<Cqe> {
-        let is_plain = fields.opcode == opcode::Send::CODE && fields.flags == 0;
-        if !is_plain || fields.ioprio != 0 || fields.len > LONGEST_AT_ONCE {
+        // The length of a message is the number of its pieces.
+        let is_send = matches!(fields.opcode, opcode::Send::CODE | opcode::SendMsg::CODE);
+        let is_plain = is_send && fields.flags == 0 && fields.ioprio == 0;
+        if !is_plain || fields.len > LONGEST_AT_ONCE {
             return None;
         }
         let descriptor = self.descriptors.entry(fields.fd)?;

@@ -91,7 +91,8 @@ impl Uring {
         let (start, flags) = (fields.addr as *const libc::c_void, libc::MSG_DONTWAIT);
         let flags = flags | fields.op_flags.cast_signed();
         // SAFETY: I1 and I2: the memory and the descriptor are the payload's, which keeps both until
-        // its answer, and so is the address, if there is one. A registered descriptor has its own number.
+        // its answer, or the caller's, who does until this returns; and so is the address, if there is
+        // one. A registered descriptor has its own number.
         let sent = unsafe {
             let (to, to_len) = (fields.off as *const libc::sockaddr, fields.file_index);
             libc::sendto(fields.fd, start, fields.len as usize, flags, to, to_len)
