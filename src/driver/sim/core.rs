@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::opcodes;
+use super::{opcodes, perform};
 use crate::driver::pad::provided::Provided;
 use crate::driver::{Counters, Cqe, Fields, Kick, Unparker};
 use crate::sys::atomic::Arc;
@@ -30,6 +30,13 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// A request as it was just asked, of which nothing is done.
+    pub(super) fn new(fields: Fields, object: Option<u64>, number: u64) -> Self {
+        let fingerprint = perform::fingerprint(&fields);
+        let (done, told, attempt, deadline) = (0, false, None, 0);
+        Request { fields, object, fingerprint, number, done, told, attempt, deadline }
+    }
+
     /// Whether it is an operation's, and not one of the ring's own.
     pub(super) fn is_operation(&self) -> bool {
         !opcodes::is_of_the_ring(self.fields.opcode)

@@ -83,12 +83,8 @@ unsafe impl Driver for Simulated {
             true => world.object(self.core, fields.fd),
             false => None,
         };
-        let fingerprint = perform::fingerprint(&fields);
         let number = world.number_of(self.core, &fields);
-        let (done, told, attempt, deadline) = (0, false, None, 0);
-        let request =
-            Request { fields, object, fingerprint, number, done, told, attempt, deadline };
-        world.push(self.core, request);
+        world.push(self.core, Request::new(fields, object, number));
     }
 
     unsafe fn attempt(&mut self, sqe: Sqe) -> Option<Cqe> {

@@ -178,10 +178,7 @@ impl World {
             return None;
         }
         let id = self.object(core, fields.fd)?;
-        let (fingerprint, object) = (fingerprint(&fields), Some(id));
-        let (number, done, told, attempt, deadline) = (0, 0, false, None, 0);
-        let request =
-            Request { fields, object, fingerprint, number, done, told, attempt, deadline };
+        let request = Request::new(fields, Some(id), 0);
         if self.refusal(core, &request).is_some() {
             return None;
         }
