@@ -5,7 +5,7 @@ use io_uring::opcode;
 use super::descriptors::{Descriptor, Side, fact};
 use super::file;
 use super::requests::{Asked, Request};
-use crate::driver::pad::message::{Layout, family_of};
+use crate::driver::pad::message::family_of;
 use crate::driver::pad::provided::{Offer, Provided};
 use crate::driver::sqe::flag;
 use crate::driver::{Cqe, Fields};
@@ -21,6 +21,8 @@ pub(super) enum Attempt {
     Wait,
     /// It may block, so a thread has to do it.
     Block,
+    /// It takes several at a time, `Epoll::receive_messages`.
+    Several,
 }
 
 impl Attempt {
@@ -50,9 +52,7 @@ pub(super) fn attempt(
             receive_into_any(&request.asked, descriptor, provided)
         }
         opcode::Recv::CODE => receive(request, descriptor),
-        opcode::RecvMsg::CODE if request.asked.flags & flag::BUFFER_SELECT != 0 => {
-            receive_message_into_any(&request.asked, descriptor, provided)
-        }
+        opcode::RecvMsg::CODE if request.asked.flags & flag::BUFFER_SELECT != 0 => Attempt::Several,
         opcode::RecvMsg::CODE => receive_message(&request.asked, descriptor),
         opcode::Send::CODE => send(request, descriptor),
         opcode::SendMsg::CODE => send_message(request, descriptor),
@@ -87,7 +87,7 @@ pub(super) fn failed(errno: i32, done: usize) -> Attempt {
     if done > 0 { Attempt::Last(done as i32, 0) } else { Attempt::error(errno) }
 }
 
-fn would_wait(asked: &Asked, descriptor: &mut Descriptor, side: Side) -> Attempt {
+pub(super) fn would_wait(asked: &Asked, descriptor: &mut Descriptor, side: Side) -> Attempt {
     descriptor.must_wait(side);
     if asked.op_flags as i32 & libc::MSG_DONTWAIT != 0 {
         return Attempt::error(libc::EAGAIN);
@@ -185,33 +185,6 @@ fn receive_into_any(
                 return Attempt::More(received as i32, flags);
             }
             Attempt::Last(received as i32, flags)
-        }
-        Err(libc::EAGAIN) => would_wait(asked, descriptor, Side::Read),
-        Err(errno) => Attempt::error(errno),
-    }
-}
-
-/// Receives one message into the next buffer on offer, as io_uring lays it out there.
-fn receive_message_into_any(
-    asked: &Asked,
-    descriptor: &mut Descriptor,
-    provided: &mut [Provided],
-) -> Attempt {
-    let Some((group, offer)) = offered(asked, provided) else {
-        return Attempt::error(libc::ENOBUFS);
-    };
-    let (start, len) = (offer.start.as_ptr(), offer.len as usize);
-    let mut iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-    let layout = Layout::of(asked.addr);
-    let header =
-        layout.and_then(|layout| layout.header(start, len, &raw mut iovec).zip(Some(layout)));
-    let Some((mut header, layout)) = header else { return Attempt::error(libc::EFAULT) };
-    let (flags, place) = (asked.op_flags as i32 | libc::MSG_DONTWAIT, &raw mut header);
-    // SAFETY: I1, I2: the header leads into a buffer on offer, which nobody else uses.
-    match uninterrupted(|| unsafe { libc::recvmsg(asked.fd, place, flags) }) {
-        Ok(received) => {
-            group.pick();
-            Attempt::More(layout.complete(start, &header, received), Cqe::picked(offer.bid))
         }
         Err(libc::EAGAIN) => would_wait(asked, descriptor, Side::Read),
         Err(errno) => Attempt::error(errno),

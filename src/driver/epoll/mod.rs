@@ -22,6 +22,7 @@ mod deadlines;
 mod descriptors;
 mod file;
 mod lap;
+mod messages;
 mod poller;
 mod requests;
 #[cfg(test)]
@@ -47,6 +48,7 @@ use crate::sys::{clock, fork};
 use cancel::Unwanted;
 use deadlines::Deadlines;
 use descriptors::{Descriptors, Side, fact};
+use messages::{Outgoing, Room};
 use poller::{Alarm, Poller};
 use requests::{Asked, Request, Requests};
 
@@ -74,6 +76,10 @@ pub(crate) struct Epoll {
     provided: Vec<Provided>,
     /// Answers that the next enter brings.
     answered: Vec<Cqe>,
+    /// How many the last enter has brought.
+    brought: usize,
+    room: Room,
+    outgoing: Outgoing,
     /// Descriptors that had their turn and have more.
     hot: Vec<RawFd>,
     quiet_laps: u32,
@@ -107,6 +113,9 @@ impl Epoll {
             unwanted: Unwanted::default(),
             provided: Vec::new(),
             answered: Vec::new(),
+            brought: 0,
+            room: Room::default(),
+            outgoing: Outgoing::default(),
             hot: Vec::new(),
             quiet_laps: 0,
             unparker: Unparker::new(Arc::clone(&kick)),
@@ -126,7 +135,10 @@ impl Epoll {
             opcode::OpenAt::CODE | opcode::Fsync::CODE => self.hand_over(Request::new(asked)),
             opcode::Timeout::CODE => self.time_out(asked),
             opcode::TimeoutRemove::CODE => self.change_timeout(&asked),
-            opcode::AsyncCancel::CODE => self.cancel(&asked),
+            opcode::AsyncCancel::CODE => {
+                self.send_kept();
+                self.cancel(&asked);
+            }
             opcode::Nop::CODE => self.answer(&asked, 0, 0),
             _ => self.answer(&asked, -libc::EOPNOTSUPP, 0),
         }
@@ -151,10 +163,14 @@ unsafe impl Driver for Epoll {
         let side = match asked.opcode {
             opcode::Recv::CODE | opcode::RecvMsg::CODE | opcode::Accept::CODE => Side::Read,
             opcode::Read::CODE | opcode::Readv::CODE => Side::Read,
+            opcode::SendMsg::CODE if self.keep(&asked) => return,
             opcode::Send::CODE | opcode::SendMsg::CODE | opcode::Connect::CODE => Side::Write,
             opcode::Write::CODE | opcode::Writev::CODE => Side::Write,
             _ => return self.push_rare(asked),
         };
+        if side == Side::Write {
+            self.send_kept();
+        }
         self.start(asked, side);
     }
 
@@ -172,6 +188,7 @@ unsafe impl Driver for Epoll {
         if let Some(outcome) = self.inject() {
             return outcome;
         }
+        self.send_kept();
         let goes_on = self.go_on();
         if self.poller.has_events() {
             self.dispatch_some();
@@ -186,11 +203,13 @@ unsafe impl Driver for Epoll {
         if wait == Wait::Poll && self.answered.is_empty() {
             self.set_alarm();
         }
+        self.brought = self.answered.len();
         answers.append(&mut self.answered);
         Ok(())
     }
 
     fn call(&mut self, call: Call<'_>) -> io::Result<i32> {
+        self.send_kept();
         match call {
             Call::Close { fd } => self.forget(fd),
             // Somebody else may wait for the same number: then it is known a little longer.

@@ -19,27 +19,27 @@ use super::*;
 use crate::buf::pool::{GROUP, MOST, Pool, SIZE};
 
 /// The kernel, and the answers that were taken from it.
-struct Kernel {
-    driver: Epoll,
-    answers: Vec<Cqe>,
+pub(super) struct Kernel {
+    pub(super) driver: Epoll,
+    pub(super) answers: Vec<Cqe>,
 }
 
 impl Kernel {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Kernel { driver: Epoll::new(None).unwrap(), answers: Vec::new() }
     }
 
-    fn push(&mut self, request: &squeue::Entry, user_data: u64) {
+    pub(super) fn push(&mut self, request: &squeue::Entry, user_data: u64) {
         // SAFETY: what the tests' requests point at outlives the kernel, or the answer.
         unsafe { self.driver.push(request.clone().user_data(user_data)) };
     }
 
-    fn enter(&mut self, wait: Wait) {
+    pub(super) fn enter(&mut self, wait: Wait) {
         self.driver.enter(wait, &mut self.answers).unwrap();
     }
 
     /// Takes what there is without a sleep.
-    fn look(&mut self) -> Vec<Cqe> {
+    pub(super) fn look(&mut self) -> Vec<Cqe> {
         for _ in 0..3 {
             self.enter(Wait::Poll);
         }
@@ -47,7 +47,7 @@ impl Kernel {
     }
 
     /// Waits for the next answer to `user_data`.
-    fn answer(&mut self, user_data: u64) -> Cqe {
+    pub(super) fn answer(&mut self, user_data: u64) -> Cqe {
         loop {
             if let Some(place) = self.answers.iter().position(|cqe| cqe.user_data == user_data) {
                 return self.answers.remove(place);
@@ -56,18 +56,18 @@ impl Kernel {
         }
     }
 
-    fn result(&mut self, user_data: u64) -> i32 {
+    pub(super) fn result(&mut self, user_data: u64) -> i32 {
         let cqe = self.answer(user_data);
         assert!(!cqe.has_more(), "{cqe:?} is not the last");
         cqe.result
     }
 
-    fn ask(&mut self, request: &squeue::Entry) -> i32 {
+    pub(super) fn ask(&mut self, request: &squeue::Entry) -> i32 {
         self.push(request, 999);
         self.result(999)
     }
 
-    fn assert_quiet(&mut self) {
+    pub(super) fn assert_quiet(&mut self) {
         assert_eq!(self.look(), []);
     }
 }

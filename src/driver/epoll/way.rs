@@ -22,7 +22,10 @@ impl Epoll {
         // The length of a message is the number of its pieces.
         let is_send = matches!(fields.opcode, opcode::Send::CODE | opcode::SendMsg::CODE);
         let is_plain = is_send && fields.flags == 0 && fields.ioprio == 0;
-        if !is_plain || fields.len > LONGEST_AT_ONCE {
+        if !is_plain || fields.len > LONGEST_AT_ONCE || !self.outgoing.is_empty() {
+            return None;
+        }
+        if self.is_kept(&Asked::of(fields)) {
             return None;
         }
         let descriptor = self.descriptors.entry(fields.fd)?;
@@ -53,7 +56,7 @@ impl Epoll {
                 Attempt::Last(result, flags) => return self.answer(&asked, result, flags),
                 Attempt::More(result, flags) => self.answer(&asked, result, flags | Cqe::MORE),
                 Attempt::Block => return self.hand_over(request),
-                Attempt::Wait => {}
+                Attempt::Wait | Attempt::Several => {}
             }
         }
         if self.enqueue(request, side) {
@@ -114,7 +117,8 @@ impl Epoll {
     /// Lets the requests of one side of a descriptor try, as long as that may succeed and it is fair.
     #[inline]
     pub(super) fn turn(&mut self, fd: RawFd, side: Side) {
-        for _ in 0..TURN {
+        let mut left = TURN;
+        while left > 0 {
             let descriptor = self.descriptors.known(fd);
             let Some(key) = descriptor.first(side) else { return };
             if !descriptor.may(side) {
@@ -122,7 +126,18 @@ impl Epoll {
             }
             let request = self.requests.get(key);
             let asked = request.asked;
-            match attempt(request, descriptor, &mut self.provided) {
+            left -= 1;
+            let attempt = match attempt(request, descriptor, &mut self.provided) {
+                Attempt::Several => match self.receive_messages(&asked, left + 1) {
+                    Ok(received) => {
+                        left -= received - 1;
+                        continue;
+                    }
+                    Err(attempt) => attempt,
+                },
+                attempt => attempt,
+            };
+            match attempt {
                 Attempt::More(result, flags) => self.answer(&asked, result, flags | Cqe::MORE),
                 Attempt::Last(result, flags) => {
                     self.dequeue(key, side);
@@ -133,6 +148,7 @@ impl Epoll {
                     self.hand_over(request);
                 }
                 Attempt::Wait => return,
+                Attempt::Several => unreachable!("it was received above"),
             }
         }
         let descriptor = self.descriptors.known(fd);

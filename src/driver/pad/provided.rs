@@ -64,12 +64,19 @@ impl Provided {
 
     /// The next buffer on offer, which stays on offer until it is picked.
     pub(crate) fn peek(&self) -> Option<Offer> {
-        if self.tail() == self.head {
+        self.peek_at(0)
+    }
+
+    /// The buffer on offer with so many before it.
+    #[inline]
+    pub(crate) fn peek_at(&self, before: u16) -> Option<Offer> {
+        if self.offered() <= before {
             return None;
         }
+        let index = self.head.wrapping_add(before) % self.entries;
         // SAFETY: the index is below the number of entries, and the owner does not write an entry
         // between the head and the tail.
-        let entry = unsafe { self.ring.add(usize::from(self.head % self.entries)).as_ref() };
+        let entry = unsafe { self.ring.add(usize::from(index)).as_ref() };
         let start = NonNull::new(entry.addr() as *mut u8)?;
         Some(Offer { start, len: entry.len(), bid: entry.bid() })
     }
