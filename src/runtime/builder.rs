@@ -23,6 +23,7 @@ use crate::sys::log::Log;
 use crate::sys::{cpus, fork};
 use crate::task::Policy;
 use crate::task::blocking::pool::{Pool, Threads};
+use crate::time::nanoseconds;
 
 /// More operations in flight than this find no place in a core's table.
 const MOST_OPS: u32 = 1 << 22;
@@ -510,6 +511,12 @@ impl Builder {
         if let Some(refused) = refused {
             self.log.line(&format!("epoll is used instead of io_uring: {}", why(refused)));
         }
+    }
+
+    /// Until when the cores have to have stopped that a signal stops `now`; `None` if it does not.
+    pub(crate) fn stop_by(&self, signal: i32, now: u64) -> Option<u64> {
+        let stops = self.signals.iter().any(|it| it.number() == signal);
+        stops.then(|| now.saturating_add(nanoseconds(self.grace)))
     }
 
     /// Makes a core on a driver that is there already, in a seat among others: for the simulator,

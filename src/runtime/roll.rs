@@ -10,18 +10,22 @@ use super::handle::Handle;
 use super::local::Local;
 use super::shard::next_number;
 use crate::sys::atomic::Arc;
+use crate::sys::signal_streams::Invented;
 
 /// Each core enters itself when its ring is open; none runs its main before all have.
 pub(crate) struct Roll {
     /// The cores of a start share this number.
     pub(super) group: u64,
     pub(super) count: usize,
+    /// The signals of a process that is simulated.
+    pub(crate) signals: Arc<Invented>,
     entries: Mutex<Vec<(usize, Handle)>>,
 }
 
 impl Roll {
     pub(crate) fn new(count: usize) -> Arc<Self> {
-        Arc::new(Roll { group: next_number(), count, entries: Mutex::default() })
+        let (group, signals) = (next_number(), Arc::default());
+        Arc::new(Roll { group, count, signals, entries: Mutex::default() })
     }
 
     pub(super) fn enter(&self, handle: Handle) {

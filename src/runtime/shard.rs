@@ -117,6 +117,7 @@ impl Shard {
         let mut core = Core::new(next_number(), seat.index, seat.roll.count, seat.roll.group);
         core.log = settings.log.clone();
         let ring = Rc::new(Ring::new(core.id, driver, settings.limits)?);
+        core.signals = ring.is_simulated().then(|| Arc::clone(&seat.roll.signals));
         let unparker = ring.unparker();
         let remote = Remote::new(core.id, unparker.clone());
         let blocking = settings.blocking.clone();

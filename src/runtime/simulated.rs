@@ -4,8 +4,9 @@ use std::future::Future;
 
 use super::Runtime;
 use super::core::Core;
-use super::entry::{Main, Seal};
+use super::entry::Main;
 use super::error::BoxError;
+use super::start::until_stopped;
 use crate::task::JoinHandle;
 
 impl Runtime {
@@ -15,12 +16,22 @@ impl Runtime {
         main: std::rc::Rc<M>,
     ) -> JoinHandle<Result<(), BoxError>> {
         let core = Core::new(self.shard.local().clone());
-        self.spawn(async move { main.call(core, Seal).await })
+        self.spawn(async move { until_stopped(&*main, core).await })
     }
 
     /// Takes the outcome of a task that has ended.
     pub(crate) fn outcome<F: Future>(&self, ended: F) -> F::Output {
         self.shard.block_on(ended)
+    }
+
+    /// Asks the core to stop, by this time of its clock.
+    pub(crate) fn request_stop(&self, deadline: u64) {
+        self.shard.within(|| self.shard.local().stop.request(deadline));
+    }
+
+    /// The time is over that it had for that.
+    pub(crate) fn end_grace(&self) {
+        self.shard.within(|| self.shard.local().stop.end());
     }
 
     /// Makes laps of so many polls.

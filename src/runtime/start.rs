@@ -332,7 +332,7 @@ fn run_core<Form, M: Main<Form>>(
 }
 
 /// Runs `main`, and drops it when it has to stop.
-async fn until_stopped<Form, M: Main<Form>>(
+pub(super) async fn until_stopped<Form, M: Main<Form>>(
     main: &M,
     core: Core,
 ) -> std::result::Result<(), BoxError> {

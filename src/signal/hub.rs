@@ -9,12 +9,11 @@
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::thread;
 use std::time::Duration;
 
-use slab::Slab;
-
+use crate::sys::signal_streams::Streams;
 use crate::sys::{current, fork, guard, handlers, signals};
 use crate::task::Scheduler;
 
@@ -22,18 +21,11 @@ use crate::task::Scheduler;
 /// `ctrl_c`, does not make a thread each time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-static HUB: Mutex<Hub> = Mutex::new(Hub { streams: Slab::new(), has_thread: false });
+static HUB: Mutex<Hub> = Mutex::new(Hub { streams: Streams::new(), has_thread: false });
 
 struct Hub {
-    streams: Slab<Stream>,
+    streams: Streams,
     has_thread: bool,
-}
-
-struct Stream {
-    signal: i32,
-    /// The count that the stream knows of.
-    seen: u32,
-    waker: Option<Waker>,
 }
 
 fn lock() -> MutexGuard<'static, Hub> {
@@ -48,7 +40,7 @@ pub(super) fn join(signal: i32) -> io::Result<usize> {
         start_thread()?;
         hub.has_thread = true;
     }
-    Ok(hub.streams.insert(Stream { signal, seen: handlers::heard(signal), waker: None }))
+    Ok(hub.streams.join(signal, handlers::heard(signal)))
 }
 
 /// Ends a stream.
@@ -58,39 +50,30 @@ pub(super) fn leave(key: usize) {
         return;
     }
     let mut hub = lock();
-    let stream = hub.streams.remove(key);
+    let waker = hub.streams.leave(key);
     let was_last = hub.streams.is_empty();
     drop(hub);
     if was_last {
         handlers::ring();
     }
-    guard::discard(stream.waker);
+    guard::discard(waker);
 }
 
 /// Whether the signal has come since the stream has last said so; before that, keeps the waker.
-pub(super) fn poll(key: usize, context: &Context<'_>) -> Poll<()> {
-    // Cloned here, and the old one dropped here: neither runs while the lock is held.
-    let waker = context.waker().clone();
+pub(super) fn poll(key: usize, waker: Waker) -> bool {
     let mut hub = lock();
-    let stream = &mut hub.streams[key];
-    let heard = handlers::heard(stream.signal);
-    if heard != stream.seen {
-        stream.seen = heard;
-        return Poll::Ready(());
-    }
-    let displaced = stream.waker.replace(waker);
+    let hears = hub.streams.hears(key, handlers::heard);
+    let spare = if hears { Some(waker) } else { hub.streams.keep(key, waker) };
+    // Wakers are cloned, called and dropped while the lock is not held.
     drop(hub);
-    guard::discard(displaced);
-    Poll::Pending
+    guard::discard(spare);
+    hears
 }
 
 /// Brings back what a signal did before its first stream.
 pub(super) fn restore(signal: i32) -> io::Result<()> {
     let hub = lock();
-    if hub.streams.iter().any(|(_, stream)| stream.signal == signal) {
-        let text = "there are streams of this signal";
-        return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
-    }
+    hub.streams.refuse_if_any_of(signal)?;
     handlers::restore(signal)
 }
 
@@ -119,9 +102,7 @@ fn listen() {
             hub.has_thread = false;
             return;
         }
-        let is_due = |stream: &&mut Stream| handlers::heard(stream.signal) != stream.seen;
-        let due = hub.streams.iter_mut().map(|(_, stream)| stream).filter(is_due);
-        let wakers: Vec<Waker> = due.filter_map(|stream| stream.waker.take()).collect();
+        let wakers = hub.streams.take_due(handlers::heard);
         drop(hub);
         wakers.into_iter().for_each(guard::wake);
         handlers::sleep(rung, (!is_needed).then_some(PATIENCE));

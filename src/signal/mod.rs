@@ -22,6 +22,9 @@
 //! ever, and their streams see them too. To handle one alone, leave it out there.
 //!
 //! A signal that all threads of the process block is not delivered, and so not seen.
+//!
+//! In a simulation each process has signals of its own, those that
+//! [`Sim::signal`](crate::sim::Sim::signal) sends it.
 
 mod hub;
 mod kind;

@@ -8,9 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use super::hub;
 use super::kind::SignalKind;
-use crate::op::Ring;
+use crate::sys::atomic::Arc;
 use crate::sys::current;
 use crate::sys::fork::{Forked, forked};
+use crate::sys::signal_streams::Invented;
 
 /// Hears a signal from now on, on this core and on every other that asks for it.
 ///
@@ -18,8 +19,9 @@ use crate::sys::fork::{Forked, forked};
 ///
 /// # Errors
 /// `InvalidInput` with a [`ForbiddenSignal`](crate::signal::ForbiddenSignal) inside, such as for
-/// `SIGKILL`, or for what is no signal; `Unsupported` in the [simulator](crate::sim), whose processes
-/// get none; [`Forked`] in a forked child; when no thread can be started.
+/// `SIGKILL`, or for what is no signal; [`Forked`] in a forked child; when no thread can be started.
+///
+/// In the [simulator](crate::sim) it hears those that [`Sim::signal`](crate::sim::Sim::signal) sends.
 ///
 /// ```
 /// use quoit::signal::{SignalKind, signal};
@@ -36,11 +38,13 @@ pub fn signal(kind: SignalKind) -> io::Result<Signal> {
     if forked() {
         return Err(Forked.into());
     }
-    if current::with(Ring::is_simulated) == Some(true) {
-        let text = "signals are the machine's, and a simulated process gets none";
-        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
-    }
-    Ok(Signal { key: hub::join(kind.as_raw_value())?, kind })
+    let number = kind.as_raw_value();
+    let process = simulated();
+    let key = match &process {
+        Some(process) => process.join(number),
+        None => hub::join(number),
+    }?;
+    Ok(Signal { key, kind, process })
 }
 
 /// Ends when the process gets `SIGINT`, which Ctrl-C sends. It listens from the call on.
@@ -81,7 +85,15 @@ pub fn restore(kind: SignalKind) -> io::Result<()> {
     if forked() {
         return Err(Forked.into());
     }
-    hub::restore(kind.as_raw_value())
+    match simulated() {
+        Some(process) => process.restore(kind.as_raw_value()),
+        None => hub::restore(kind.as_raw_value()),
+    }
+}
+
+/// The simulated process whose core this is, if it is one.
+fn simulated() -> Option<Arc<Invented>> {
+    current::core(|core| core.signals.clone()).flatten()
 }
 
 /// A stream of one signal; see [`signal`].
@@ -90,6 +102,8 @@ pub fn restore(kind: SignalKind) -> io::Result<()> {
 pub struct Signal {
     key: usize,
     kind: SignalKind,
+    /// Whose signals these are, if not this process's.
+    process: Option<Arc<Invented>>,
 }
 
 impl Signal {
@@ -102,7 +116,13 @@ impl Signal {
     /// As [`recv`](Self::recv), for a future that is written by hand. The waker of the last call is
     /// the one that is woken.
     pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        hub::poll(self.key, context)
+        // Cloned before a lock is held.
+        let waker = context.waker().clone();
+        let hears = match &self.process {
+            Some(process) => process.poll(self.key, waker),
+            None => hub::poll(self.key, waker),
+        };
+        if hears { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Which signal it is.
@@ -114,7 +134,10 @@ impl Signal {
 
 impl Drop for Signal {
     fn drop(&mut self) {
-        hub::leave(self.key);
+        match &self.process {
+            Some(process) => process.leave(self.key),
+            None => hub::leave(self.key),
+        }
     }
 }
 

@@ -9,7 +9,11 @@ use crate::runtime::roll::Roll;
 use crate::runtime::shard::Seat;
 use crate::runtime::{Builder, Runtime};
 use crate::sys::atomic::Arc;
+use crate::sys::signal_streams::Invented;
 use crate::task::{JoinHandle, describe};
+
+/// Signals whose default action is none. Rust's runtime has `SIGPIPE` ignored.
+const DO_NOTHING: [i32; 4] = [libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH, libc::SIGPIPE];
 
 type Outcome = Result<(), BoxError>;
 type Start = dyn Fn(&Runtime) -> JoinHandle<Outcome>;
@@ -40,6 +44,19 @@ pub(super) struct Machine {
     pub(super) spec: Spec,
     pub(super) host: usize,
     pub(super) cores: Vec<Core>,
+    signals: Arc<Invented>,
+    /// When the time is over that it was given to stop in.
+    stops_by: Option<u64>,
+}
+
+/// What becomes of a process by what it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    GoesOn,
+    /// It has until then to stop.
+    StopsBy(u64),
+    /// The signal ends it.
+    Ends,
 }
 
 /// One of its cores.
@@ -55,12 +72,15 @@ pub(super) struct Core {
 impl Machine {
     pub(super) fn new(spec: Spec, world: &Shared) -> Self {
         let host = world.borrow_mut().add_host(&spec.name, !spec.is_client);
-        Machine { spec, host, cores: Vec::new() }
+        let (signals, cores) = (Arc::default(), Vec::new());
+        Machine { spec, host, cores, signals, stops_by: None }
     }
 
     /// Starts its cores, anew after a crash.
     pub(super) fn start(&mut self, world: &Shared, builder: &Builder, seed: u64) {
         let roll = Roll::new(self.spec.cores);
+        self.signals = Arc::clone(&roll.signals);
+        self.stops_by = None;
         for index in 0..self.spec.cores {
             let number = world.borrow_mut().add_core(self.host);
             let seat = Seat { index, roll: Arc::clone(&roll) };
@@ -70,6 +90,49 @@ impl Machine {
             let main = Some((self.spec.start)(&runtime));
             self.cores.push(Core { number, runtime, main, idle: false });
         }
+    }
+
+    /// A signal comes to the process, as the supervisor of [`start_per_core`] or its streams take it,
+    /// or nobody.
+    ///
+    /// [`start_per_core`]: crate::runtime::start_per_core
+    pub(super) fn take_signal(&mut self, signal: i32, now: u64, builder: &Builder) -> Fate {
+        if !self.runs() {
+            return Fate::GoesOn;
+        }
+        let is_heard = self.signals.raise(signal);
+        match builder.stop_by(signal, now) {
+            None if is_heard || DO_NOTHING.contains(&signal) => Fate::GoesOn,
+            None => Fate::Ends,
+            Some(time) if self.stops_by.is_none() => {
+                self.stops_by = Some(time);
+                self.tell_cores(|runtime| runtime.request_stop(time));
+                Fate::StopsBy(time)
+            }
+            Some(_) => {
+                self.tell_cores(Runtime::end_grace);
+                Fate::GoesOn
+            }
+        }
+    }
+
+    /// The time is over that some start of the process was given.
+    pub(super) fn end_grace(&mut self, now: u64) {
+        if self.stops_by.is_some_and(|time| time <= now) {
+            self.tell_cores(Runtime::end_grace);
+        }
+    }
+
+    fn tell_cores(&mut self, tell: impl Fn(&Runtime)) {
+        for core in self.cores.iter_mut().filter(|core| !core.is_over()) {
+            tell(&core.runtime);
+            core.idle = false;
+        }
+    }
+
+    /// Whether there is a process.
+    fn runs(&self) -> bool {
+        self.cores.iter().any(|core| !core.is_over())
     }
 
     /// Whether every main has ended.

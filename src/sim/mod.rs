@@ -40,10 +40,11 @@
 //!
 //! # What is simulated
 //!
-//! What goes through Quoit: TCP, UDP, files (each host has a disk of its own, empty at first), timers
-//! and [`time::Instant`](crate::time::Instant). **Not** simulated, and therefore different in each
-//! run or real, are the standard library's clocks, sockets and files, threads, thread-locals and
-//! statics (all hosts share them), and the order of a `HashMap` with its default hasher.
+//! What goes through Quoit: TCP, UDP, files (each host has a disk of its own, empty at first), timers,
+//! signals ([`Sim::signal`]) and [`time::Instant`](crate::time::Instant). **Not** simulated, and
+//! therefore different in each run or real, are the standard library's clocks, sockets and files,
+//! threads, thread-locals and statics (all hosts share them), and the order of a `HashMap` with its
+//! default hasher.
 //!
 //! A host whose name is `server` is reached as `server:7000`; it is 10.0.0.1 if it was added first,
 //! the next is 10.0.0.2. It binds its own address, `0.0.0.0`, or `localhost`.
@@ -71,6 +72,7 @@ use crate::driver::Driver;
 pub use crate::driver::sim::Faults;
 use crate::driver::sim::Simulated;
 use crate::runtime::{Builder, Main};
+use crate::signal::SignalKind;
 
 /// Faults strike for so many steps, unless [`Sim::steps`] says otherwise.
 const STEPS: u64 = 20_000;
@@ -101,6 +103,7 @@ pub struct Sim {
 enum Scripted {
     Crash { host: String, at: Duration, down: Duration },
     Partition { one: String, two: String, at: Duration, lasting: Duration },
+    Signal { host: String, kind: SignalKind, at: Duration },
 }
 
 impl Sim {
@@ -183,6 +186,45 @@ impl Sim {
         self
     }
 
+    /// Sends a signal to the process of a host, or client, `at` a time after the start.
+    ///
+    /// Its [streams](crate::signal) hear it, and those of
+    /// [`Builder::shutdown_on`](Builder::shutdown_on) stop its cores, as they stop those of
+    /// [`start_per_core`](crate::runtime::start_per_core): a second one skips the grace period. One
+    /// that nobody hears does what it does by default. Mostly that ends the process: its descriptors
+    /// are closed, and its host stays without one; a client's end is a failure.
+    ///
+    /// # Panics
+    /// For what is no signal, or stops and continues processes, which is not simulated.
+    ///
+    /// ```
+    /// use quoit::signal::{SignalKind, signal};
+    /// use quoit::sim::Sim;
+    /// use quoit::time::Instant;
+    /// use std::time::Duration;
+    ///
+    /// Sim::new(1)
+    ///     .client("daemon", async || {
+    ///         let start = Instant::now();
+    ///         signal(SignalKind::hangup())?.recv().await; // read the configuration again
+    ///         assert!(start.elapsed() >= Duration::from_secs(3));
+    ///         std::io::Result::Ok(())
+    ///     })
+    ///     .signal("daemon", SignalKind::hangup(), Duration::from_secs(4))
+    ///     .run()?;
+    /// # Ok::<(), quoit::sim::Failure>(())
+    /// ```
+    #[track_caller]
+    pub fn signal(mut self, host: &str, kind: SignalKind, at: Duration) -> Self {
+        const STOPS: [i32; 5] =
+            [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGCONT];
+        let number = kind.as_raw_value();
+        let is_one = (1..=64).contains(&number) && !STOPS.contains(&number);
+        assert!(is_one, "Sim::signal({kind:?}): that is not simulated");
+        self.script.push(Scripted::Signal { host: host.to_owned(), kind, at });
+        self
+    }
+
     /// Adds an invariant: `check` is called after every step, and its error ends the run.
     pub fn check(mut self, check: impl FnMut() -> Result<(), String> + 'static) -> Self {
         self.checks.push(Box::new(check));
@@ -196,7 +238,7 @@ impl Sim {
     }
 
     /// How the runtimes of all hosts are, such as [`max_live_ops`](Builder::max_live_ops). What the
-    /// builder says of drivers, CPUs and signals does not matter here.
+    /// builder says of drivers and CPUs does not matter here.
     pub fn builder(mut self, builder: Builder) -> Self {
         self.builder = builder;
         self

@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::machine::{Core, Machine};
+use super::machine::{Core, Fate, Machine};
 use super::report::{Failure, FailureKind, Report};
 use super::{Check, Faults, Scripted, Sim, ledger};
-use crate::driver::sim::{Knob, Random, Shared, World};
+use crate::driver::sim::{Knob, Random, Shared, Told, World};
 use crate::runtime::{Builder, Turn};
+use crate::signal::SignalKind;
 use crate::time::nanoseconds;
 
 /// A program that turns for so long after the last fault without an end spins.
@@ -74,6 +75,10 @@ impl Run {
             Scripted::Crash { host: name, at, down } => {
                 world.schedule_crash(host(&name), self.start + nanoseconds(at), nanoseconds(down));
             }
+            Scripted::Signal { host: name, kind, at } => {
+                let word = Told::Signal(kind.as_raw_value());
+                world.schedule_word(host(&name), self.start + nanoseconds(at), word);
+            }
             Scripted::Partition { one, two, at, lasting } => {
                 let time = self.start + nanoseconds(at);
                 world.schedule_partition(host(&one), host(&two), time, nanoseconds(lasting));
@@ -120,6 +125,7 @@ impl Run {
                 }
             }
             self.apply_power();
+            self.pass_on_words()?;
         }
         Ok(())
     }
@@ -254,6 +260,43 @@ impl Run {
         for host in restarted {
             self.machines[host].start(&self.world, &self.builder, self.seed);
         }
+    }
+
+    /// Tells processes what they are told.
+    fn pass_on_words(&mut self) -> Result<(), Fault> {
+        let (now, words) = {
+            let mut world = self.world.borrow_mut();
+            (world.now(), world.take_words())
+        };
+        for (host, word) in words {
+            let machine = &mut self.machines[host];
+            let Told::Signal(signal) = word else {
+                machine.end_grace(now);
+                continue;
+            };
+            match machine.take_signal(signal, now, &self.builder) {
+                Fate::GoesOn => {}
+                Fate::StopsBy(time) => {
+                    self.world.borrow_mut().schedule_word(host, time, Told::GraceIsOver);
+                }
+                Fate::Ends => self.end_process(host, SignalKind::from_raw(signal))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A signal ends the process of a host, which stays without one.
+    fn end_process(&mut self, host: usize, by: SignalKind) -> Result<(), Fault> {
+        let machine = &mut self.machines[host];
+        let name = &machine.spec.name;
+        if machine.spec.is_client {
+            let text = format!("client `{name}` was ended by {by:?}, which it does not handle");
+            return Err((FailureKind::Client, text));
+        }
+        for mut core in machine.cores.drain(..).filter(|core| !core.is_over()) {
+            ledger::end(&mut core, name)?;
+        }
+        Ok(())
     }
 }
 

@@ -11,9 +11,10 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
-use super::atomic::thread_local;
+use super::atomic::{Arc, thread_local};
 use super::blocks::Blocks;
 use super::log::Log;
+use super::signal_streams::Invented;
 
 thread_local! {
     static CURRENT: Cell<*const Core> = const { Cell::new(ptr::null()) };
@@ -64,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) winding: Cell<u64>,
     /// Panics that were caught where a user's waker was called or a message was run.
     pub(crate) caught_panics: Rc<Cell<u64>>,
+    /// The signals of the process, if it is a simulated one.
+    pub(crate) signals: Option<Arc<Invented>>,
     /// Where words go that no floor returns to its caller.
     pub(crate) log: Log,
     /// The values of the scopes that are entered, innermost last, each by the address of its key.
@@ -105,6 +108,7 @@ impl Core {
             overdue,
             winding,
             caught_panics,
+            signals: None,
             log,
             locals,
             blocks: Rc::new(Blocks::new()),

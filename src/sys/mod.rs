@@ -27,6 +27,7 @@ pub(crate) mod names;
 pub(crate) mod overdue;
 pub(crate) mod rights;
 pub(crate) mod sendfile;
+pub(crate) mod signal_streams;
 pub(crate) mod signals;
 pub(crate) mod status;
 pub(crate) mod terminal;

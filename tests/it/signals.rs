@@ -1,14 +1,18 @@
 //! Signals as streams. Each test has a process of its own: signals are the process's.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
+use quoit::net::{TcpListener, TcpStream};
 use quoit::runtime::{Builder, Core, Runtime, Signal as Stop};
 use quoit::signal::{ForbiddenSignal, Signal, SignalKind, ctrl_c, restore, signal};
-use quoit::time::{sleep, timeout};
+use quoit::sim::{FailureKind, Faults, Sim};
+use quoit::time::{Instant, sleep, timeout};
 
 use crate::loopback::{Flag, poll_once, until, within};
 use crate::support::{isolated, kill_self, ledger, on_every_driver, patient};
@@ -287,15 +291,209 @@ fn a_storm_of_signals_from_other_threads_loses_the_last_of_none() {
     });
 }
 
+// ---- Simulated processes ----
+
+const HANGUP: SignalKind = SignalKind::hangup();
+const TERMINATE: SignalKind = SignalKind::terminate();
+const MS: Duration = Duration::from_millis(1);
+
+fn wild() -> Faults {
+    Faults::default().spurious_wakes(0.2).shuffle(0.5).partial_submits(0.2).refused_enters(0.1)
+}
+
 #[test]
-fn a_simulated_core_gets_no_signals() {
-    let driver = move |_| Ok(quoit::sim::driver(1, quoit::sim::Faults::default()));
+fn a_simulated_process_hears_on_every_core_what_its_simulation_sends_and_no_other_does() {
+    for seed in 0..20 {
+        let heard = Rc::new(Cell::new(0));
+        let sum = Arc::new(AtomicUsize::new(0));
+        let (here, counted) = (Arc::clone(&sum), Rc::clone(&heard));
+        let run = || {
+            let (here, heard) = (Arc::clone(&here), Rc::clone(&heard));
+            Sim::new(seed)
+                .host_with_cores("daemon", 3, async move || {
+                    let mut stream = signal(HANGUP)?;
+                    for _ in 0..2 {
+                        stream.recv().await;
+                        here.fetch_add(1, Ordering::Relaxed);
+                    }
+                    stream.recv().await;
+                    io::Result::Ok(())
+                })
+                .client("client", async move || {
+                    let mut stream = signal(HANGUP)?;
+                    assert!(timeout(50 * MS, stream.recv()).await.is_err(), "it is another's");
+                    heard.set(heard.get() + 1);
+                    io::Result::Ok(())
+                })
+                .faults(wild())
+                .signal("daemon", HANGUP, 10 * MS)
+                .signal("daemon", HANGUP, 20 * MS)
+                .run()
+                .unwrap()
+        };
+        let (one, two) = (run(), run());
+        assert_eq!(one.trace, two.trace, "seed {seed}");
+        assert_eq!((sum.load(Ordering::Relaxed), counted.get()), (12, 2), "seed {seed}");
+    }
+}
+
+/// When, in virtual milliseconds, a host's main, which is told, has ended, and whether to its end.
+fn stopped(grace: Duration, tidies_up: Duration, signals: &[u32]) -> (u64, bool) {
+    let ended = Arc::new(Mutex::new(None));
+    let place = Arc::clone(&ended);
+    let main = async move |core: Core| {
+        let mut end = End { place: Arc::clone(&place), start: Instant::now(), is_tidy: false };
+        core.shutdown().await;
+        sleep(tidies_up).await;
+        end.is_tidy = true;
+        io::Result::Ok(())
+    };
+    let mut sim = Sim::new(7)
+        .builder(Builder::new().grace(grace))
+        .host("daemon", main)
+        .client("client", async || sleep(1_000 * MS).await);
+    for &at in signals {
+        sim = sim.signal("daemon", TERMINATE, at * MS);
+    }
+    sim.run().unwrap();
+    let ended = ended.lock().unwrap().take();
+    ended.expect("the main has ended")
+}
+
+/// Says when it was dropped.
+struct End {
+    place: Arc<Mutex<Option<(u64, bool)>>>,
+    start: Instant,
+    is_tidy: bool,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // It started a moment after its world.
+        let time = (self.start.elapsed() + MS / 2).as_millis() as u64;
+        self.place.lock().unwrap().get_or_insert((time, self.is_tidy));
+    }
+}
+
+#[test]
+fn a_simulated_process_is_asked_to_stop_and_has_its_grace_period() {
+    assert_eq!(stopped(200 * MS, 50 * MS, &[100]), (150, true));
+    assert_eq!(stopped(200 * MS, 500 * MS, &[100]), (300, false), "the grace period is over");
+    assert_eq!(stopped(200 * MS, 500 * MS, &[100, 150]), (150, false), "a second one skips it");
+    let (time, _) = stopped(200 * MS, 500 * MS, &[]);
+    assert!(time >= 999, "nobody asked it to stop, and it ended after {time} ms");
+}
+
+#[test]
+fn a_simulated_main_that_is_not_told_is_dropped_where_it_stands() {
+    let ended = Arc::new(Mutex::new(None));
+    let place = Arc::clone(&ended);
+    let main = async move || {
+        let _end = End { place: Arc::clone(&place), start: Instant::now(), is_tidy: false };
+        std::future::pending::<io::Result<()>>().await
+    };
+    let client = async || {
+        sleep(50 * MS).await;
+        let mut stream = signal(SignalKind::interrupt())?;
+        stream.recv().await;
+        io::Result::Ok(())
+    };
+    Sim::new(1)
+        .host("daemon", main)
+        .client("client", client)
+        .signal("daemon", TERMINATE, 10 * MS)
+        .signal("daemon", TERMINATE, 20 * MS)
+        .signal("client", SignalKind::interrupt(), 60 * MS)
+        .run()
+        .unwrap();
+    assert_eq!(*ended.lock().unwrap(), Some((10, false)));
+}
+
+/// Echoes, to every connection.
+async fn serve() -> io::Result<()> {
+    let listener = TcpListener::bind("0.0.0.0:7000").await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        quoit::spawn(async move {
+            while let Some(chunk) = stream.recv().await? {
+                stream.write_all(chunk).await?;
+            }
+            io::Result::Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_signal_that_nobody_hears_ends_a_simulated_process_and_its_peers_learn_of_it() {
+    for seed in 0..50 {
+        let client = async || {
+            let stream = TcpStream::connect("server:7000").await?;
+            stream.write_all("hello").await?;
+            assert_eq!(stream.read_exact(vec![0; 5]).await?, b"hello");
+            let end = stream.recv().await;
+            assert!(!matches!(end, Ok(Some(_))), "{end:?}");
+            let refused = TcpStream::connect("server:7000").await.unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            io::Result::Ok(())
+        };
+        Sim::new(seed)
+            .host("server", async || serve().await)
+            .client("client", client)
+            .faults(Faults::default().spurious_wakes(0.1).shuffle(0.2))
+            // The one that does nothing, the one that is heard by nobody, and one to nobody.
+            .signal("server", SignalKind::window_change(), 500 * MS)
+            .signal("server", SignalKind::user_defined1(), 1_000 * MS)
+            .signal("server", TERMINATE, 2_000 * MS)
+            .run()
+            .unwrap_or_else(|failure| panic!("{failure}"));
+    }
+}
+
+#[test]
+fn a_client_that_a_signal_ends_is_a_failure_and_streams_keep_the_default_away() {
+    let run = |restores: bool| {
+        Sim::new(1)
+            .client("client", async move || {
+                drop(signal(HANGUP)?);
+                if restores {
+                    let stream = signal(HANGUP)?;
+                    assert_eq!(restore(HANGUP).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+                    drop(stream);
+                    restore(HANGUP)?;
+                }
+                sleep(20 * MS).await;
+                io::Result::Ok(())
+            })
+            .signal("client", HANGUP, 10 * MS)
+            .run()
+    };
+    run(false).unwrap();
+    let failure = run(true).unwrap_err();
+    assert_eq!(failure.kind(), FailureKind::Client);
+    let text = failure.to_string();
+    assert!(
+        text.contains("client `client` was ended by SIGHUP, which it does not handle"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_simulated_core_refuses_the_signals_that_others_do() {
+    let driver = move |_| Ok(quoit::sim::driver(1, Faults::default()));
     Builder::new()
         .driver_with(driver)
         .run(async {
-            let error = signal(SignalKind::user_defined1()).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-            assert_eq!(ctrl_c().await.unwrap_err().kind(), io::ErrorKind::Unsupported);
+            for number in [0, -1, 32, 33, 65, 9, 19] {
+                let error = signal(SignalKind::from_raw(number)).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{number}");
+            }
+            assert!(timeout(SHORT, ctrl_c()).await.is_err(), "nobody sends it any");
         })
         .unwrap();
+}
+
+#[test]
+#[should_panic(expected = "Sim::signal(SIGSTOP): that is not simulated")]
+fn what_stops_processes_is_not_simulated() {
+    let _ = Sim::new(1).signal("client", SignalKind::from_raw(libc::SIGSTOP), MS);
 }

@@ -22,6 +22,7 @@ mod opcodes;
 mod perform;
 mod power;
 mod random;
+mod signals;
 mod unix;
 mod world;
 
@@ -34,6 +35,7 @@ use self::core::Request;
 pub use self::faults::Faults;
 pub(crate) use self::faults::Knob;
 pub(crate) use self::random::Random;
+pub(crate) use self::signals::Told;
 use self::world::Sleep;
 pub(crate) use self::world::World;
 use super::pad::provided::Provided;

@@ -10,6 +10,7 @@ use super::faults::{Chaos, Faults, Knob};
 use super::net::Socket;
 use super::opcodes;
 use super::random::{Random, mix};
+use super::signals::Told;
 use crate::driver::{Cqe, Fields, Wait};
 
 /// The clock starts a while after zero, and jumps no further than this.
@@ -33,6 +34,8 @@ pub(super) enum Event {
     Crash { host: usize, down_ns: u64 },
     /// A host may start again.
     Restart { host: usize },
+    /// The process of a host is told something.
+    Word { host: usize, word: Told },
     /// Two hosts do not reach each other for a time.
     Partition { pair: (usize, usize), lasting_ns: u64 },
 }
@@ -98,6 +101,7 @@ pub(crate) struct World {
     pub(super) violations: Vec<String>,
     pub(super) crashed: Vec<usize>,
     pub(super) restarted: Vec<usize>,
+    pub(super) words: Vec<(usize, Told)>,
 }
 
 impl World {
@@ -121,6 +125,7 @@ impl World {
             violations: Vec::new(),
             crashed: Vec::new(),
             restarted: Vec::new(),
+            words: Vec::new(),
         }
     }
 
@@ -207,6 +212,7 @@ impl World {
             Event::Datagram { number } => self.take_in_datagram(number),
             Event::Crash { host, down_ns } => self.crash(host, down_ns),
             Event::Restart { host } => self.restarted.push(host),
+            Event::Word { host, word } => self.words.push((host, word)),
             Event::Partition { pair: (one, two), lasting_ns } => {
                 self.partition(one, two, lasting_ns);
             }
