@@ -18,7 +18,7 @@ use crate::loopback::{
     Oracle, Random, blackhole, isolated, lap, ledger, pair_of_ours, pattern, run, scaled,
 };
 use crate::quarantine::{QuarantineBuf, violations};
-use crate::support::on_every_driver;
+use crate::support::{on_every_driver, patient};
 use crate::support_alloc::allocations;
 
 const SOON: Duration = Duration::from_millis(2);
@@ -275,7 +275,7 @@ fn what_has_arrived_before_the_deadline_is_taken_after_it() {
         let (server, client) = pair_of_ours().await;
         assert_ends_late(server.recv()).await;
         client.write_all(b"early".as_slice()).await.unwrap();
-        sleep(SOON).await;
+        sleep(patient(SOON)).await;
         let taken = deadline(Instant::now() - PAST, async {
             let bytes = server.recv().await.unwrap().unwrap();
             assert_eq!(server.recv().await.unwrap_err().kind(), io::ErrorKind::TimedOut);

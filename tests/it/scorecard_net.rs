@@ -23,8 +23,7 @@ use quoit::time::sleep;
 use crate::fs::Scratch;
 use crate::loopback::{
     Flag, Oracle, Random, anonymous, blackhole, isolated, join, lap, leave_descriptors, ledger,
-    listen, pair, pair_of_ours, pattern, poll_once, resident, scaled, set_descriptor_limit, until,
-    within,
+    listen, pair, pair_of_ours, pattern, poll_once, scaled, set_descriptor_limit, until, within,
 };
 use crate::quarantine::QuarantineBuf;
 use crate::support::{is_instrumented, on_every_driver_with};
@@ -176,10 +175,10 @@ fn s01_operations_dropped_before_the_kernel_saw_them_leave_nothing() {
         // First without the quarantine, which is memory itself.
         ledger(async || {
             submit_and_drop(count / 100 + 1, |len| vec![0; len]).await;
-            let before = resident();
+            let before = anonymous();
             submit_and_drop(count, |len| vec![0; len]).await;
             accept_and_connect(count).await;
-            let grown = resident().saturating_sub(before);
+            let grown = anonymous().saturating_sub(before);
             figure("S1", "MiB grown", grown as f64 / f64::from(1 << 20), 8.0);
         });
         figure("S1", "seconds", seconds(start), 10.0);

@@ -13,8 +13,8 @@ use quoit::net::{TcpListener, TcpStream};
 use quoit::time::sleep;
 
 use crate::loopback::{
-    Flag, Oracle, Random, blackhole, descriptors, isolated, join, lap, ledger, listen, pair,
-    pair_of_ours, pattern, poll_once, resident, run, scaled, take_pattern, until, within,
+    Flag, Oracle, Random, anonymous, blackhole, descriptors, isolated, join, lap, ledger, listen,
+    pair, pair_of_ours, pattern, poll_once, run, scaled, take_pattern, until, within,
 };
 use crate::support::{PAUSED_READER_LEASES, is_instrumented, on_every_driver};
 
@@ -565,7 +565,7 @@ fn a_reader_that_pauses_stops_the_receive_and_then_gets_every_byte() {
             lap().await;
             // Made beforehand: a sanitizer keeps what was freed, and would count it here.
             let bytes = pattern(0, len);
-            let before = resident();
+            let before = anonymous();
             let writer = writes_in_large_pieces(peer, bytes);
             let most = PAUSED_READER_LEASES.get();
             for _ in 0..30 {
@@ -574,7 +574,7 @@ fn a_reader_that_pauses_stops_the_receive_and_then_gets_every_byte() {
                 assert!(leases <= most, "{leases} leases wait for a reader that does not read");
             }
             assert!(!writer.is_finished(), "the peer was not stopped");
-            let grown = resident().saturating_sub(before);
+            let grown = anonymous().saturating_sub(before);
             let most = if is_instrumented() { 8 << 20 } else { 4 << 20 };
             assert!(grown < most, "it took {grown} bytes for nobody");
             assert_eq!(read_to_end(&stream, 0, 0).await, len as u64);
