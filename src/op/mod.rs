@@ -73,9 +73,10 @@ pub(crate) unsafe trait Op: 'static {
         unreachable!("{cqe:?} promises more, but the operation is of one answer")
     }
 
-    /// Whether to ask once more instead of completing with this last answer.
+    /// Whether to ask once more instead of completing with this last answer. Nobody has asked to have it
+    /// cancelled.
     fn again(&mut self, cqe: &Cqe) -> bool {
-        cqe.result == -libc::EINTR
+        was_not_begun(cqe)
     }
 
     /// Makes owned values of the last answer; dropping them undoes what the kernel did.
@@ -88,6 +89,12 @@ pub(crate) unsafe trait Op: 'static {
     {
         drop(self.complete(cqe));
     }
+}
+
+/// Whether nothing was done yet, and asking again may help: a signal came, or the kernel could not start
+/// the thread that was to do it, as in a process that is stopped just then (`ECANCELED`).
+pub(crate) fn was_not_begun(cqe: &Cqe) -> bool {
+    [-libc::EINTR, -libc::ECANCELED].contains(&cqe.result)
 }
 
 /// This kernel's clock; the machine's own outside of a runtime.

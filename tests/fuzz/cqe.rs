@@ -410,8 +410,8 @@ impl Kernel {
     /// The last answer to the request at `index`.
     fn end(&mut self, index: usize, result: i32, flags: u32) -> Cqe {
         let request = self.live.remove(index);
-        let interrupted = result == -libc::EINTR;
-        let repeats = interrupted || is_of_many(&request);
+        let was_not_begun = [-libc::EINTR, -libc::ECANCELED].contains(&result);
+        let repeats = was_not_begun || is_of_many(&request);
         self.ended.push((request.user_data, repeats));
         Cqe { user_data: request.user_data, result, flags }
     }

@@ -144,7 +144,9 @@ impl World {
         let fields = &request.fields;
         let is_fresh = request.done == 0 && !request.told;
         if is_fresh && is_interruptible(fields.opcode) && self.chaos.strikes(Knob::Interrupt) {
-            return failed(libc::EINTR);
+            // The second: the kernel could not start the thread that was to do it.
+            let errnos = [libc::EINTR, libc::ECANCELED];
+            return failed(errnos[self.chaos.how(Knob::Interrupt).index(errnos.len())]);
         }
         if fingerprint(fields) != request.fingerprint {
             let name = name(fields.opcode).unwrap_or("request");

@@ -133,7 +133,8 @@ unsafe impl<B: IoBuf> Op for SendUncopied<B> {
             None => cqe.result().err().and_then(|error| error.raw_os_error()),
         };
         match errno {
-            Some(libc::EINTR) => {}
+            // As `op::was_not_begun`.
+            Some(libc::EINTR | libc::ECANCELED) => {}
             // A socket that cannot, a kernel that does not say whether it copies, memory that may
             // not be pinned: none of it keeps the bytes from being sent.
             Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOMEM | libc::ENOBUFS)
