@@ -13,7 +13,7 @@ use quoit::task::{JoinHandle, gather, yield_now};
 use quoit::time::{sleep, timeout};
 use quoit::{join, select};
 
-use crate::loopback::{isolated, lap, ledger, listen, pair_of_ours};
+use crate::loopback::{isolated, lap, ledger, listen, pair_of_ours, until};
 use crate::quarantine::{QuarantineBuf, violations};
 use crate::support::on_every_driver;
 
@@ -193,7 +193,7 @@ fn a_task_that_never_waits_for_anything_is_cancelled_at_its_next_turn() {
                 }
             }
         });
-        sleep(Duration::from_millis(1)).await;
+        until(|| turns.get() > 0).await;
         let outcome: Result<(), _> = task.cancel().await;
         let count = turns.get();
         assert!(outcome.unwrap_err().is_cancelled() && count > 0);
