@@ -2,7 +2,8 @@
 //!
 //! Messages to one core are a chain that goes into its inbox with one exchange and one look at whether
 //! it sleeps, and a bell that several values were sent for is rung once. Outside of the tasks' turn
-//! everything goes at once, so nothing is ever kept while the core sleeps.
+//! everything goes at once, so nothing is ever kept while the core sleeps. So does a bell's first ring
+//! of a turn if nobody else is ready: the others may be long in coming.
 
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
@@ -30,11 +31,12 @@ struct Chain {
     oldest: NonNull<Node>,
 }
 
-/// In which turn of which core a bell was last kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// In which turn of which core a bell was last rung or kept.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Mark {
     core: u64,
     emptied: u64,
+    is_kept: bool,
 }
 
 impl Outbox {
@@ -77,13 +79,20 @@ impl Outbox {
         true
     }
 
-    fn keep_bell(&self, core: u64, bell: &Arc<Bell>, mark: &mut Mark) -> bool {
+    /// Has the bell rung later, once. False: it is to be rung at once.
+    fn keep_bell(&self, scheduler: &Scheduler, bell: &Arc<Bell>, mark: &mut Mark) -> bool {
         if !self.open.get() {
             return false;
         }
-        let now = Mark { core, emptied: self.emptied.get() };
-        if *mark != now {
-            *mark = now;
+        let (core, emptied) = (scheduler.core(), self.emptied.get());
+        if (mark.core, mark.emptied) != (core, emptied) {
+            *mark = Mark { core, emptied, is_kept: false };
+            if scheduler.is_idle() {
+                return false;
+            }
+        }
+        if !mark.is_kept {
+            mark.is_kept = true;
             self.bells.borrow_mut().push(Arc::clone(bell));
         }
         true
@@ -171,10 +180,10 @@ impl Remote {
 }
 
 /// Rings `bell` when the tasks of this core have had their turn, once for all of `mark` meanwhile; at
-/// once outside of a turn.
+/// once outside of a turn, and the first time if nobody else is ready.
 #[inline]
 pub(crate) fn ring_soon(bell: &Arc<Bell>, mark: &mut Mark) {
-    let keep = |scheduler: &Scheduler| scheduler.outbox().keep_bell(scheduler.core(), bell, mark);
+    let keep = |scheduler: &Scheduler| scheduler.outbox().keep_bell(scheduler, bell, mark);
     if current::with(keep) != Some(true) {
         bell.ring();
     }

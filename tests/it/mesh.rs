@@ -18,6 +18,7 @@ use quoit::task::yield_now;
 use quoit::time::sleep;
 
 use crate::cores::{Bomb, on_cores, on_real_cores, simulated, stop, text_of};
+use crate::loopback::{Flag, poll_once};
 use crate::support::{Watch, isolated, on_every_driver, scaled};
 
 // ---- Channels ----
@@ -26,6 +27,30 @@ use crate::support::{Watch, isolated, on_every_driver, scaled};
 async fn is_ready<F: Future>(future: F) -> bool {
     let mut future = pin!(future);
     poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await
+}
+
+#[test]
+fn the_first_message_rings_at_once_if_nobody_else_is_ready_and_the_others_when_the_turn_is_over() {
+    runtime::run(async {
+        let (mut sender, mut receiver) = mesh::channel(8);
+        // In a turn of its own, with nobody else, then with somebody.
+        for (others, at_once) in [(0, &[true, false][..]), (1, &[false])] {
+            sleep(Duration::from_millis(1)).await;
+            (0..others).for_each(|_| drop(quoit::spawn(async {})));
+            for &at_once in at_once {
+                let flag = Arc::new(Flag::default());
+                assert!(poll_once(pin!(receiver.recv()), &flag).is_pending());
+                sender.try_send("message").unwrap();
+                assert_eq!(flag.is_set(), at_once, "beside {others} others");
+                if !at_once {
+                    sleep(Duration::from_millis(1)).await;
+                    assert!(flag.is_set());
+                }
+                assert_eq!(receiver.try_recv(), Ok("message"));
+            }
+        }
+    })
+    .unwrap();
 }
 
 #[test]
