@@ -76,7 +76,7 @@ pub(crate) unsafe trait Op: 'static {
     /// Whether to ask once more instead of completing with this last answer. Nobody has asked to have it
     /// cancelled.
     fn again(&mut self, cqe: &Cqe) -> bool {
-        was_not_begun(cqe)
+        cqe.result().is_err_and(|error| error.raw_os_error().is_some_and(was_not_begun))
     }
 
     /// Makes owned values of the last answer; dropping them undoes what the kernel did.
@@ -93,8 +93,8 @@ pub(crate) unsafe trait Op: 'static {
 
 /// Whether nothing was done yet, and asking again may help: a signal came, or the kernel could not start
 /// the thread that was to do it, as in a process that is stopped just then (`ECANCELED`).
-pub(crate) fn was_not_begun(cqe: &Cqe) -> bool {
-    [-libc::EINTR, -libc::ECANCELED].contains(&cqe.result)
+pub(crate) fn was_not_begun(errno: i32) -> bool {
+    matches!(errno, libc::EINTR | libc::ECANCELED)
 }
 
 /// This kernel's clock; the machine's own outside of a runtime.

@@ -516,7 +516,12 @@ impl Builder {
     /// Until when the cores have to have stopped that a signal stops `now`; `None` if it does not.
     pub(crate) fn stop_by(&self, signal: i32, now: u64) -> Option<u64> {
         let stops = self.signals.iter().any(|it| it.number() == signal);
-        stops.then(|| now.saturating_add(nanoseconds(self.grace)))
+        stops.then(|| self.end_of_grace(now))
+    }
+
+    /// When the grace period of a stop ends that is asked for `now`.
+    pub(super) fn end_of_grace(&self, now: u64) -> u64 {
+        now.saturating_add(nanoseconds(self.grace))
     }
 
     /// Makes a core on a driver that is there already, in a seat among others: for the simulator,

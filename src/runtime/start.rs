@@ -257,8 +257,7 @@ impl Supervisor {
             return;
         }
         let grace = self.builder.grace;
-        let grace_ns = u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX);
-        let end = clock::monotonic().saturating_add(grace_ns);
+        let end = self.builder.end_of_grace(clock::monotonic());
         self.stop = StopState::Grace(end);
         self.builder.log.line(&format!("{why}: the cores are asked to stop within {grace:?}"));
         self.tell_all(move |local| local.stop.request(end));

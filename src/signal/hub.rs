@@ -62,11 +62,9 @@ pub(super) fn leave(key: usize) {
 /// Whether the signal has come since the stream has last said so; before that, keeps the waker.
 pub(super) fn poll(key: usize, waker: Waker) -> bool {
     let mut hub = lock();
-    let hears = hub.streams.hears(key, handlers::heard);
-    let spare = if hears { Some(waker) } else { hub.streams.keep(key, waker) };
-    // Wakers are cloned, called and dropped while the lock is not held.
+    let (hears, over) = hub.streams.poll(key, waker, handlers::heard);
     drop(hub);
-    guard::discard(spare);
+    guard::discard(over);
     hears
 }
 

@@ -10,6 +10,7 @@ use slab::Slab;
 use super::guard;
 
 /// The streams of a process.
+#[derive(Default)]
 pub(crate) struct Streams(Slab<Stream>);
 
 struct Stream {
@@ -28,30 +29,30 @@ impl Streams {
         self.0.is_empty()
     }
 
-    pub(crate) fn are_there_of(&self, signal: i32) -> bool {
-        self.0.iter().any(|(_, stream)| stream.signal == signal)
-    }
-
     /// A stream of a signal that has come so often before.
     pub(crate) fn join(&mut self, signal: i32, heard: u32) -> usize {
         self.0.insert(Stream { signal, seen: heard, waker: None })
     }
 
-    /// Ends a stream. Its waker is dropped by the caller, who may hold a lock.
+    /// Ends a stream. Its waker is the caller's to drop, when it holds no lock.
     pub(crate) fn leave(&mut self, key: usize) -> Option<Waker> {
         self.0.remove(key).waker
     }
 
-    /// Whether the stream's signal has come since this was last the case.
-    pub(crate) fn hears(&mut self, key: usize, heard: impl Fn(i32) -> u32) -> bool {
+    /// Whether the stream's signal has come since this was last the case; before that, keeps the waker.
+    /// The waker that is over is the caller's to drop, when it holds no lock.
+    pub(crate) fn poll(
+        &mut self,
+        key: usize,
+        waker: Waker,
+        heard: impl Fn(i32) -> u32,
+    ) -> (bool, Option<Waker>) {
         let stream = &mut self.0[key];
         let now = heard(stream.signal);
-        std::mem::replace(&mut stream.seen, now) != now
-    }
-
-    /// Keeps the waker of a stream, and gives back the one before it.
-    pub(crate) fn keep(&mut self, key: usize, waker: Waker) -> Option<Waker> {
-        self.0[key].waker.replace(waker)
+        match std::mem::replace(&mut stream.seen, now) == now {
+            true => (false, stream.waker.replace(waker)),
+            false => (true, Some(waker)),
+        }
     }
 
     /// Takes the wakers of all whose signals have come.
@@ -64,7 +65,7 @@ impl Streams {
     /// # Errors
     /// `ResourceBusy` while there are streams of the signal.
     pub(crate) fn refuse_if_any_of(&self, signal: i32) -> io::Result<()> {
-        if self.are_there_of(signal) {
+        if self.0.iter().any(|(_, stream)| stream.signal == signal) {
             let text = "there are streams of this signal";
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
         }
@@ -76,16 +77,11 @@ impl Streams {
 #[derive(Default)]
 pub(crate) struct Invented(Mutex<Known>);
 
+#[derive(Default)]
 struct Known {
     streams: Streams,
     /// How often each signal has come that the process has had a stream of.
     heard: BTreeMap<i32, u32>,
-}
-
-impl Default for Known {
-    fn default() -> Self {
-        Known { streams: Streams::new(), heard: BTreeMap::new() }
-    }
 }
 
 impl Invented {
@@ -116,10 +112,9 @@ impl Invented {
     pub(crate) fn poll(&self, key: usize, waker: Waker) -> bool {
         let mut known = self.lock();
         let Known { streams, heard } = &mut *known;
-        let hears = streams.hears(key, |signal| heard[&signal]);
-        let spare = if hears { Some(waker) } else { streams.keep(key, waker) };
+        let (hears, over) = streams.poll(key, waker, |signal| heard[&signal]);
         drop(known);
-        guard::discard(spare);
+        guard::discard(over);
         hears
     }
 

@@ -81,6 +81,12 @@ impl Descriptor {
         }
     }
 
+    /// Whether a request that comes now is tried: nobody is before it, and it may succeed.
+    #[inline]
+    pub(super) fn is_clear(&self, side: Side) -> bool {
+        self.first(side).is_none() && self.may(side)
+    }
+
     /// The kernel has said that a try on this side would have to wait.
     #[inline]
     pub(super) fn must_wait(&mut self, side: Side) {

@@ -10,7 +10,7 @@ use io_uring::opcode;
 
 use super::Epoll;
 use super::attempt::{Attempt, uninterrupted, would_wait};
-use super::descriptors::{Descriptor, Side, fact};
+use super::descriptors::{Side, fact};
 use super::requests::Asked;
 use super::way::TURN;
 use crate::driver::Cqe;
@@ -65,14 +65,17 @@ impl Outgoing {
 }
 
 impl Epoll {
-    /// Receives as many datagrams as there are, but not more than `most`, and answers with each. Says
-    /// how many there were, or what the request comes to instead.
-    pub(super) fn receive_messages(&mut self, asked: &Asked, most: u32) -> Result<u32, Attempt> {
+    /// Receives as many datagrams as there are, but not more than `most`, and answers with each. With
+    /// none the request has to wait.
+    ///
+    /// # Errors
+    /// The errno that the request comes to.
+    pub(super) fn receive_messages(&mut self, asked: &Asked, most: u32) -> Result<u32, i32> {
         let descriptor = self.descriptors.known(asked.fd);
         let group = Provided::of_group(&mut self.provided, asked.buf_index);
         let group = group.filter(|group| group.offered() > 0);
-        let group = group.ok_or(Attempt::error(libc::ENOBUFS))?;
-        let layout = Layout::of(asked.addr).ok_or(Attempt::error(libc::EFAULT))?;
+        let group = group.ok_or(libc::ENOBUFS)?;
+        let layout = Layout::of(asked.addr).ok_or(libc::EFAULT)?;
 
         let count = self.room.next.min(most as u16).min(group.offered());
         let mut iovecs = [const { MaybeUninit::<libc::iovec>::uninit() }; MOST];
@@ -80,7 +83,7 @@ impl Epoll {
         for (index, (header, iovec)) in (0..count).zip(headers.iter_mut().zip(&mut iovecs)) {
             let Offer { start, len, .. } = group.peek_at(index).expect("so many are on offer");
             let msg_hdr = layout.header(start.as_ptr(), len as usize, iovec.as_mut_ptr());
-            let msg_hdr = msg_hdr.ok_or(Attempt::error(libc::EFAULT))?;
+            let msg_hdr = msg_hdr.ok_or(libc::EFAULT)?;
             header.write(libc::mmsghdr { msg_hdr, msg_len: 0 });
         }
         let received = match receive(asked, &mut headers, count) {
@@ -91,10 +94,12 @@ impl Epoll {
             received => received,
         };
         let received = match received {
-            Ok(received) => received,
-            Err(libc::EAGAIN) => return Err(would_wait(asked, descriptor, Side::Read)),
-            Err(errno) => return Err(Attempt::error(errno)),
+            Err(libc::EAGAIN) if would_wait(asked, descriptor, Side::Read) == Attempt::Wait => 0,
+            received => received?,
         };
+        if received == 0 {
+            return Ok(0);
+        }
         for header in &headers[..usize::from(received)] {
             // SAFETY: the headers of what was received were written above.
             let header = unsafe { header.assume_init_ref() };
@@ -152,10 +157,10 @@ impl Epoll {
     fn send_messages(&mut self) {
         let mut outgoing = std::mem::take(&mut self.outgoing);
         let first = outgoing.asked[0];
-        let is_first = |it: &mut Descriptor| it.first(Side::Write).is_none() && it.may(Side::Write);
-        let may = self.descriptors.entry(first.fd).is_some_and(is_first);
-        let sent =
-            if may && outgoing.asked.len() > 1 { send(&first, &mut outgoing.headers) } else { 0 };
+        let descriptor = self.descriptors.entry(first.fd);
+        let is_clear = descriptor.is_some_and(|descriptor| descriptor.is_clear(Side::Write));
+        let together = is_clear && outgoing.asked.len() > 1;
+        let sent = if together { send(&first, &mut outgoing.headers) } else { 0 };
         for (asked, header) in outgoing.asked.iter().zip(&outgoing.headers).take(sent) {
             self.answer(asked, header.msg_len.cast_signed(), 0);
         }

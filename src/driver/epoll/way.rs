@@ -29,7 +29,7 @@ impl Epoll {
             return None;
         }
         let descriptor = self.descriptors.entry(fields.fd)?;
-        if descriptor.first(Side::Write).is_some() || !descriptor.may(Side::Write) {
+        if !descriptor.is_clear(Side::Write) {
             return None;
         }
         let result = match attempt::send_some(fields) {
@@ -51,7 +51,7 @@ impl Epoll {
             return self.answer(&asked, -libc::EBADF, 0);
         };
         let mut request = Request::new(asked);
-        if descriptor.first(side).is_none() && descriptor.may(side) {
+        if descriptor.is_clear(side) {
             match attempt(&mut request, descriptor, &mut self.provided) {
                 Attempt::Last(result, flags) => return self.answer(&asked, result, flags),
                 Attempt::More(result, flags) => self.answer(&asked, result, flags | Cqe::MORE),
@@ -127,17 +127,7 @@ impl Epoll {
             let request = self.requests.get(key);
             let asked = request.asked;
             left -= 1;
-            let attempt = match attempt(request, descriptor, &mut self.provided) {
-                Attempt::Several => match self.receive_messages(&asked, left + 1) {
-                    Ok(received) => {
-                        left -= received - 1;
-                        continue;
-                    }
-                    Err(attempt) => attempt,
-                },
-                attempt => attempt,
-            };
-            match attempt {
+            match attempt(request, descriptor, &mut self.provided) {
                 Attempt::More(result, flags) => self.answer(&asked, result, flags | Cqe::MORE),
                 Attempt::Last(result, flags) => {
                     self.dequeue(key, side);
@@ -148,7 +138,14 @@ impl Epoll {
                     self.hand_over(request);
                 }
                 Attempt::Wait => return,
-                Attempt::Several => unreachable!("it was received above"),
+                Attempt::Several => match self.receive_messages(&asked, left + 1) {
+                    Ok(0) => return,
+                    Ok(received) => left -= received - 1,
+                    Err(errno) => {
+                        self.dequeue(key, side);
+                        self.answer(&asked, -errno, 0);
+                    }
+                },
             }
         }
         let descriptor = self.descriptors.known(fd);

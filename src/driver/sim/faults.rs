@@ -181,7 +181,8 @@ impl Faults {
         self.with(Knob::LateCancel, probability)
     }
 
-    /// Liberty, per request: it is answered `EINTR` and asked once more.
+    /// Liberty, per request: it is answered `EINTR`, or `ECANCELED` though nobody has cancelled it, and
+    /// asked once more.
     #[must_use]
     pub fn interrupts(self, probability: f64) -> Self {
         self.with(Knob::Interrupt, probability)

@@ -15,7 +15,7 @@ use super::State;
 use super::send::{Send, Writing, flags};
 use crate::buf::{BufError, BufResult, IoBuf, rest_to_write};
 use crate::driver::{Cqe, Sqe};
-use crate::op::{Multishot, Op};
+use crate::op::{Multishot, Op, was_not_begun};
 
 /// A threshold is at least this: to pin a page costs as much as to copy it.
 pub(in crate::net) const LEAST: usize = 4096;
@@ -133,8 +133,7 @@ unsafe impl<B: IoBuf> Op for SendUncopied<B> {
             None => cqe.result().err().and_then(|error| error.raw_os_error()),
         };
         match errno {
-            // As `op::was_not_begun`.
-            Some(libc::EINTR | libc::ECANCELED) => {}
+            Some(errno) if was_not_begun(errno) => {}
             // A socket that cannot, a kernel that does not say whether it copies, memory that may
             // not be pinned: none of it keeps the bytes from being sent.
             Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOMEM | libc::ENOBUFS)
