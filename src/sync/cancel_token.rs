@@ -282,3 +282,19 @@ impl fmt::Debug for Cancelled {
         f.debug_struct("Cancelled").field("is_ready", &self.node.cancelled.get()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_is_cancelled_leaves_no_place_behind() {
+        let parent = CancelToken::new();
+        let children = [parent.child(), parent.child()];
+        assert_eq!(parent.0.children.borrow().len(), 2);
+        children[0].cancel();
+        assert_eq!(parent.0.children.borrow().len(), 1);
+        drop(children);
+        assert!(parent.0.children.borrow().is_empty());
+    }
+}

@@ -5,7 +5,8 @@ use std::future::{Future, pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -222,6 +223,54 @@ fn detached_tasks_run_on_and_disturb_nobody_who_comes_after_them() {
         yield_now().await;
         yield_now().await;
         assert!(set.try_join_next().is_some_and(|outcome| outcome.is_ok()));
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_end_of_a_detached_task_is_not_taken_for_that_of_whoever_has_its_place() {
+    run(async {
+        let mut set = JoinSet::new();
+        set.spawn(async {});
+        set.detach_all();
+        set.spawn(pending());
+        set.spawn(async {});
+        yield_now().await;
+        assert!(set.try_join_next().is_some_and(|outcome| outcome.is_ok()));
+        assert_eq!(set.len(), 1);
+    })
+    .unwrap();
+}
+
+thread_local! {
+    static ASKED: RefCell<Option<JoinSet<u32>>> = const { RefCell::new(None) };
+    static ANSWERS: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+}
+
+/// Asks the set at once when it is woken, and counts the outcomes that are there, and not.
+struct Asks;
+
+impl Wake for Asks {
+    fn wake(self: Arc<Self>) {
+        let outcome = ASKED.with_borrow_mut(|set| set.as_mut().unwrap().try_join_next());
+        let (some, none) = ANSWERS.get();
+        ANSWERS.set(if outcome.is_some() { (some + 1, none) } else { (some, none + 1) });
+    }
+}
+
+#[test]
+fn an_outcome_that_is_asked_for_before_the_task_has_quite_ended_comes_later() {
+    run(async {
+        let mut set = JoinSet::new();
+        set.spawn(async { 7 });
+        let waker = Waker::from(Arc::new(Asks));
+        assert!(set.poll_join_next(&mut Context::from_waker(&waker)).is_pending());
+        ASKED.set(Some(set));
+        yield_now().await;
+        assert_eq!(ANSWERS.get(), (0, 1));
+        let mut set = ASKED.take().unwrap();
+        assert_eq!(set.try_join_next().unwrap().unwrap(), 7);
+        assert!(set.is_empty());
     })
     .unwrap();
 }

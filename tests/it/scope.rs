@@ -140,6 +140,24 @@ fn of_several_errors_the_one_that_comes_first_counts() {
 }
 
 #[test]
+fn a_task_that_has_failed_is_polled_no_more_though_it_was_woken() {
+    run(async {
+        let polls = Rc::new(Cell::new(0));
+        let count = Rc::clone(&polls);
+        let outcome = scope(async |scope| {
+            scope.spawn(poll_fn(move |context| {
+                count.set(count.get() + 1);
+                context.waker().wake_by_ref();
+                Poll::Ready(Err::<(), _>("failed"))
+            }));
+            Ok(())
+        });
+        assert_eq!((outcome.await, polls.get()), (Err("failed"), 1));
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_panic_of_a_task_is_that_of_the_scope_and_ends_the_rest() {
     run(async {
         let alive = Alive::default();
