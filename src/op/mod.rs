@@ -29,6 +29,7 @@
 mod answers;
 mod event;
 mod in_flight;
+mod line;
 mod parcel;
 mod pending;
 mod release;

@@ -3,7 +3,6 @@
 mod drain;
 
 use std::cell::{Cell, RefCell, UnsafeCell};
-use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -15,6 +14,7 @@ use io_uring::{opcode, types};
 
 pub(crate) use self::drain::Drained;
 use super::in_flight::{Chore, InFlight, OpId, Slot, State, locate};
+use super::line::Line;
 use super::release::Releases;
 use super::{Multishot, Op};
 use crate::buf::datagram::Datagrams;
@@ -98,10 +98,7 @@ pub(crate) struct Ring {
     armed: Cell<Option<u64>>,
     // The kernel copies it when it takes the request, which may be a lap late: hence a fixed place.
     timespec: Box<Cell<types::Timespec>>,
-    /// Those who wait for admission, by ticket.
-    line: RefCell<VecDeque<(u64, Waker)>>,
-    someone_waits: Cell<bool>,
-    tickets: Cell<u64>,
+    line: Line,
     stray: Cell<u64>,
     panics: Cell<u64>,
     /// What the kernel picks buffers from, for as long as it may.
@@ -132,9 +129,7 @@ impl Ring {
             attempts: Cell::new(0),
             armed: Cell::new(None),
             timespec: Box::new(Cell::new(types::Timespec::new())),
-            line: RefCell::default(),
-            someone_waits: Cell::new(false),
-            tickets: Cell::new(0),
+            line: Line::default(),
             stray: Cell::new(0),
             panics: Cell::new(0),
             pool: RefCell::default(),
@@ -592,62 +587,36 @@ impl Ring {
 
     /// Whether one more operation that starts new work may be submitted now.
     pub(super) fn admits(&self, ticket: &mut Option<u64>, context: &Context<'_>) -> bool {
-        let room = self.table.live() < self.limits.live;
-        if room && ticket.is_none() && self.line.borrow().is_empty() {
-            return true;
-        }
-        // Cloning runs the waker's code, so before the borrow; what is displaced goes after it.
-        let waker = context.waker().clone();
-        let mut line = self.line.borrow_mut();
-        let place = ticket.map(|ticket| line.binary_search_by_key(&ticket, |entry| entry.0));
-        let (admitted, displaced) = match place {
-            // Called forward.
-            Some(Err(_)) if room => (true, Some(waker)),
-            Some(Ok(place)) => (false, Some(std::mem::replace(&mut line[place].1, waker))),
-            _ => {
-                let number = self.tickets.replace(self.tickets.get() + 1);
-                *ticket = Some(number);
-                line.push_back((number, waker));
-                self.someone_waits.set(true);
-                (false, None)
-            }
-        };
-        drop(line);
-        guard::discard(displaced);
-        admitted
+        self.line.admits(ticket, context, || self.has_room())
     }
 
-    /// Leaves the line; whoever was called forward and does not come passes the call on.
+    /// Gives up a place in the line for admission.
     pub(super) fn leave_line(&self, ticket: u64) {
-        let mut line = self.line.borrow_mut();
-        let left = match line.binary_search_by_key(&ticket, |entry| entry.0) {
-            Ok(place) => line.remove(place),
-            Err(_) => None,
-        };
-        drop(line);
-        if left.is_none() {
+        if self.line.leave(ticket) {
             self.call_next();
         }
-        guard::discard(left);
     }
 
     /// Calls the next in line for admission forward, if there is room.
     #[inline]
-    fn call_next(&self) {
-        if self.someone_waits.get() && self.table.live() < self.limits.live {
-            self.call_forward();
+    pub(super) fn call_next(&self) {
+        if self.line.has_waiters() && self.has_room() {
+            self.line.call();
         }
     }
 
-    #[cold]
-    fn call_forward(&self) {
-        let mut line = self.line.borrow_mut();
-        let next = line.pop_front();
-        self.someone_waits.set(!line.is_empty());
-        drop(line);
-        if let Some((_, waker)) = next {
-            self.guard(|| waker.wake());
+    /// Before a sleep: calls the next if those who were called do not come. Whether there is one.
+    pub(crate) fn calls_on(&self) -> bool {
+        let calls = self.line.has_called() && self.line.has_waiters() && self.has_room();
+        if calls {
+            self.line.call();
         }
+        calls
+    }
+
+    #[inline]
+    fn has_room(&self) -> bool {
+        self.table.live() < self.limits.live
     }
 }
 

@@ -99,7 +99,13 @@ impl<T: Op> Submission<T> {
                 std::mem::forget(std::mem::replace(&mut self.state, state));
                 Poll::Pending
             }
-            Err(output) => Poll::Ready(output),
+            Err(output) => {
+                if T::WAITS_FOR_ADMISSION {
+                    // It has not taken the room that it was given.
+                    current::with(Ring::call_next);
+                }
+                Poll::Ready(output)
+            }
         }
     }
 

@@ -315,7 +315,7 @@ impl Shard {
 
     /// How long this lap may sleep: not at all while anything is ready, here or in the inbox.
     fn wait(&self) -> Wait {
-        if !self.scheduler.is_idle() {
+        if !self.scheduler.is_idle() || self.ring.calls_on() {
             return Wait::Poll;
         }
         self.unparker.announce();

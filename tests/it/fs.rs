@@ -1,5 +1,6 @@
 //! Files: what is written is read again, and what is dropped leaves nothing behind.
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::fs;
 use std::future::{self, Future};
@@ -10,6 +11,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,9 +19,12 @@ use quoit::buf::IoBuf;
 use quoit::fs::{File, OpenOptions};
 use quoit::runtime::{Builder, Runtime};
 use quoit::task::yield_now;
+use quoit::time::timeout;
 
-use crate::loopback;
-use crate::support::{Ledger, assert_settled, isolated, ledger, on_every_driver, scaled, settle};
+use crate::loopback::{self, Flag, poll_once};
+use crate::support::{
+    Ledger, assert_settled, isolated, ledger, on_every_driver, patient, scaled, settle,
+};
 
 /// A directory that is removed with all that is in it.
 pub(crate) struct Scratch(PathBuf);
@@ -248,6 +253,66 @@ fn file_operations_wait_for_admission_and_all_get_their_turn() {
             assert_eq!(read.await.unwrap().unwrap(), pattern(100, 0)[at..=at]);
             assert!(quoit::runtime::stats().live_ops <= 4);
         }
+    });
+    settle(&runtime);
+}
+
+#[test]
+fn one_that_waits_for_admission_gets_its_turn_among_those_that_never_pause() {
+    for busy in [1, 3] {
+        let runtime = Builder::new().max_live_ops(busy).build().unwrap();
+        let scratch = Scratch::new();
+        let path = scratch.file("file", pattern(100, 0));
+        runtime.block_on(async {
+            let file = Rc::new(File::open(path).await.unwrap());
+            let stop = Rc::new(Cell::new(false));
+            let readers: Vec<_> = (0..busy)
+                .map(|_| {
+                    let (file, stop) = (Rc::clone(&file), Rc::clone(&stop));
+                    quoit::spawn(async move {
+                        while !stop.get() {
+                            file.read_exact_at([0], 0).await.unwrap();
+                        }
+                    })
+                })
+                .collect();
+            for at in 0..100 {
+                let read = timeout(patient(Duration::from_secs(20)), file.read_exact_at([0], at));
+                let read = read.await.expect("it is starved").unwrap();
+                assert_eq!(read, pattern(100, 0)[at as usize..=at as usize]);
+            }
+            stop.set(true);
+            for reader in readers {
+                reader.await.unwrap();
+            }
+        });
+        settle(&runtime);
+    }
+}
+
+#[test]
+fn one_that_is_called_for_admission_and_does_not_come_keeps_nobody_from_it() {
+    let runtime = Builder::new().max_live_ops(1).build().unwrap();
+    let scratch = Scratch::new();
+    let path = scratch.file("file", pattern(100, 0));
+    runtime.block_on(async {
+        let file = Rc::new(File::open(path).await.unwrap());
+        let flag = Arc::new(Flag::default());
+        let mut first = pin!(file.read_exact_at([0], 1));
+        let mut kept = pin!(file.read_exact_at([0], 2));
+        assert!(poll_once(first.as_mut(), &flag).is_pending());
+        assert!(poll_once(kept.as_mut(), &flag).is_pending());
+        let behind = Rc::clone(&file);
+        let behind = quoit::spawn(async move { behind.read_exact_at([0], 3).await });
+        yield_now().await;
+        assert_eq!(first.await.unwrap(), pattern(100, 0)[1..2]);
+        let behind = timeout(patient(Duration::from_secs(5)), behind).await;
+        assert_eq!(behind.expect("it is locked out").unwrap().unwrap(), pattern(100, 0)[3..4]);
+        // Nor one that comes anew.
+        let anew = timeout(patient(Duration::from_secs(5)), file.read_exact_at([0], 4)).await;
+        assert_eq!(anew.expect("it is locked out").unwrap(), pattern(100, 0)[4..5]);
+        assert!(flag.is_set());
+        assert_eq!(kept.await.unwrap(), pattern(100, 0)[2..3]);
     });
     settle(&runtime);
 }
