@@ -82,8 +82,24 @@ impl Pipe {
         Held(self.turns.turn(end))
     }
 
-    fn wait(&self, end: usize, context: &Context<'_>) {
-        guard::discard(self.waiting[end].replace(Some(context.waker().clone())));
+    /// Ready when `look` finds something; before that, keeps the waker.
+    fn poll<R>(
+        &self,
+        end: usize,
+        context: &Context<'_>,
+        look: impl Fn(&Self) -> Option<R>,
+    ) -> Poll<R> {
+        if let Some(found) = look(self) {
+            return Poll::Ready(found);
+        }
+        // Cloning runs the waker's code, which may be what is waited for.
+        let waker = context.waker().clone();
+        if let Some(found) = look(self) {
+            guard::discard(Some(waker));
+            return Poll::Ready(found);
+        }
+        guard::discard(self.waiting[end].replace(Some(waker)));
+        Poll::Pending
     }
 
     /// Has whoever waits at an end look again.
@@ -93,17 +109,14 @@ impl Pipe {
 
     /// The oldest piece, or the end.
     fn poll_pop(&self, context: &Context<'_>) -> Poll<Option<PooledBuf>> {
-        let piece = self.pieces.borrow_mut().pop_front();
-        if let Some(piece) = piece {
-            self.held.set(self.held.get() - piece.len());
-            self.wake(WRITING);
-            return Poll::Ready(Some(piece));
-        }
-        if self.ended.get() {
-            return Poll::Ready(None);
-        }
-        self.wait(READING, context);
-        Poll::Pending
+        self.poll(READING, context, |pipe| {
+            let piece = pipe.pieces.borrow_mut().pop_front();
+            if let Some(piece) = &piece {
+                pipe.held.set(pipe.held.get() - piece.len());
+                pipe.wake(WRITING);
+            }
+            (piece.is_some() || pipe.ended.get()).then_some(piece)
+        })
     }
 
     fn put_back(&self, piece: PooledBuf) {
@@ -116,16 +129,13 @@ impl Pipe {
 
     /// How many bytes there is room for, at least one.
     fn poll_room(&self, context: &Context<'_>) -> Poll<io::Result<usize>> {
-        if self.broken.get() || self.ended.get() {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        match self.capacity.saturating_sub(self.held.get()) {
-            0 => {
-                self.wait(WRITING, context);
-                Poll::Pending
+        self.poll(WRITING, context, |pipe| {
+            if pipe.broken.get() || pipe.ended.get() {
+                return Some(Err(io::ErrorKind::BrokenPipe.into()));
             }
-            room => Poll::Ready(Ok(room)),
-        }
+            let room = pipe.capacity.saturating_sub(pipe.held.get());
+            (room > 0).then_some(Ok(room))
+        })
     }
 
     fn push(&self, bytes: &[u8]) {

@@ -184,14 +184,17 @@ impl<T: AsFd + 'static> PollFd<T> {
         drop(self);
         std::future::poll_fn(|context| {
             let mine = shared.take().expect("it is taken when this ends");
+            // Cloning runs the waker's code, which may drop the last of the others.
+            let waker = context.waker().clone();
             match Rc::try_unwrap(mine) {
                 Ok(mut watched) => {
+                    guard::discard(Some(waker));
                     let source = watched.source.take();
                     watched.release();
                     Poll::Ready(source.expect("only this takes it"))
                 }
                 Err(mine) => {
-                    guard::discard(mine.alone.replace(Some(context.waker().clone())));
+                    guard::discard(mine.alone.replace(Some(waker)));
                     shared = Some(mine);
                     Poll::Pending
                 }

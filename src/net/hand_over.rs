@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command};
 
-use crate::sys::inherited;
+use crate::sys::{cpus, inherited};
+use crate::task::Scheduler;
 
 /// Leaves listening sockets to another process, so that a restart refuses no connection: the kernel
 /// keeps them open, with all that wait in their backlogs, for as long as one of the two has them.
@@ -79,14 +80,17 @@ impl HandOver {
     }
 
     /// Starts the successor. Its environment is this process's own, with the changes of `command`
-    /// (`env_clear` is not one of them); all else is as `command` says.
+    /// (`env_clear` is not one of them); all else is as `command` says. It may run on all CPUs of this
+    /// process, and gets the signals that only this process's cores block, whichever thread calls.
     ///
-    /// It blocks for the moment that a fork takes.
+    /// It blocks for the moment that a fork takes. The child is std's, because no core need be there:
+    /// on a core, leave its `wait` to [`spawn_blocking`](crate::spawn_blocking).
     ///
     /// # Errors
     /// Those of [`Command::spawn`].
     pub fn spawn(self, command: Command) -> io::Result<Child> {
-        inherited::spawn(command, &self.listeners)
+        let cpus = Scheduler::cpus_of_process();
+        cpus::while_on(cpus.as_ref(), || inherited::spawn(command, &self.listeners))
     }
 }
 

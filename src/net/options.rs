@@ -70,6 +70,25 @@ pub(super) fn set_keepalive(fd: RawFd, idle: Option<Duration>) -> io::Result<()>
     set(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, idle.is_some().into())
 }
 
+/// Hops that packets may take. A socket of IPv6 has two numbers, one for its peers of IPv4.
+pub(super) fn hops(fd: RawFd, is_ipv6: bool) -> io::Result<u32> {
+    Ok(match is_ipv6 {
+        true => get(fd, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)?,
+        false => get(fd, libc::IPPROTO_IP, libc::IP_TTL)?,
+    } as u32)
+}
+
+pub(super) fn set_hops(fd: RawFd, is_ipv6: bool, hops: u32) -> io::Result<()> {
+    let hops = clamp(hops as usize);
+    if is_ipv6 {
+        if hops == 0 {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        set(fd, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, hops)?;
+    }
+    set(fd, libc::IPPROTO_IP, libc::IP_TTL, hops)
+}
+
 /// The descriptor of a socket that is used by nobody else yet.
 pub(super) fn only(fd: Fd) -> OwnedFd {
     match fd.into_only() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::io::{FdReader, FdWriter, PollFd};
 use crate::sys::children;
+use crate::sys::fork::forked;
 use crate::time::sleep;
 
 /// What a child reads: this process writes it.
@@ -161,8 +162,9 @@ impl Drop for Child {
         if let Some(mut process) = self.process.take()
             && self.status.is_none()
         {
-            if self.kill_on_drop {
-                // It has ended, or is not this process's to kill.
+            // In a forked child it is the parent's.
+            if self.kill_on_drop && !forked() {
+                // It fails only if it has ended.
                 let _ = process.kill();
             }
             children::reap(process);

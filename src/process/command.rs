@@ -9,9 +9,9 @@ use std::process::{self, ExitStatus, Output, Stdio};
 
 use super::child::Child;
 use crate::op::{self, Ring};
+use crate::sys::cpus;
 use crate::sys::fork::{Forked, forked};
 use crate::sys::signals::Inherited;
-use crate::sys::{cpus, current};
 use crate::task::Scheduler;
 
 /// A program that is to be started, with its arguments, environment and standard streams.
@@ -195,12 +195,9 @@ impl Command {
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         self.unblock_signals();
-        let pool = current::with(|scheduler: &Scheduler| scheduler.pool().cloned());
-        let child = match pool.flatten().and_then(|pool| pool.cpus()) {
-            // A child inherits the CPUs of the thread that makes it.
-            Some(cpus) => cpus::while_on(&cpus, || self.std.spawn()),
-            None => self.std.spawn(),
-        };
+        // A child inherits the CPUs of the thread that makes it.
+        let cpus = Scheduler::cpus_of_process();
+        let child = cpus::while_on(cpus.as_ref(), || self.std.spawn());
         Child::new(child?, self.kill_on_drop)
     }
 
@@ -269,13 +266,23 @@ impl Command {
             self.std.stderr(Stdio::piped());
         }
         let child = self.spawn();
+        // The next start is to find them as they were.
+        if !stdin {
+            self.std.stdin(Stdio::inherit());
+        }
+        if !stdout {
+            self.std.stdout(Stdio::inherit());
+        }
+        if !stderr {
+            self.std.stderr(Stdio::inherit());
+        }
         async move { child?.wait_with_output().await }
     }
 }
 
 impl From<process::Command> for Command {
     /// Takes over a builder of std. [`output`](Command::output) does not know which of the standard
-    /// streams it has chosen, and chooses them.
+    /// streams it has chosen, and chooses them; afterwards they are this process's.
     fn from(std: process::Command) -> Self {
         Command { std, chosen: [false; 3], kill_on_drop: false, unblocks: false }
     }

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::sys::signal_streams::Streams;
-use crate::sys::{current, fork, guard, handlers, signals};
+use crate::sys::{fork, guard, handlers, signals};
 use crate::task::Scheduler;
 
 /// How long the thread waits for another stream: who makes one for each turn of a loop, as with
@@ -35,11 +35,13 @@ fn lock() -> MutexGuard<'static, Hub> {
 /// Makes a stream of a signal, which sees it from now on.
 pub(super) fn join(signal: i32) -> io::Result<usize> {
     let mut hub = lock();
-    handlers::install(signal)?;
+    // First the thread, which ends by itself when it is not needed: without it, the signal is to have
+    // its default action still.
     if !hub.has_thread {
         start_thread()?;
         hub.has_thread = true;
     }
+    handlers::install(signal)?;
     Ok(hub.streams.join(signal, handlers::heard(signal)))
 }
 
@@ -56,11 +58,16 @@ pub(super) fn leave(key: usize) {
     if was_last {
         handlers::ring();
     }
-    guard::discard(waker);
+    guard::discard(Some(waker));
 }
 
 /// Whether the signal has come since the stream has last said so; before that, keeps the waker.
 pub(super) fn poll(key: usize, waker: Waker) -> bool {
+    if fork::forked() {
+        // As in `leave`. Nothing will wake it here.
+        guard::discard(Some(waker));
+        return false;
+    }
     let mut hub = lock();
     let (hears, over) = hub.streams.poll(key, waker, handlers::heard);
     drop(hub);
@@ -77,9 +84,9 @@ pub(super) fn restore(signal: i32) -> io::Result<()> {
 
 fn start_thread() -> io::Result<()> {
     // The core that makes it may be pinned to its CPU.
-    let cpus = current::with(|scheduler: &Scheduler| scheduler.pool().and_then(|pool| pool.cpus()));
+    let cpus = Scheduler::cpus_of_process();
     let body = move || {
-        if let Some(cpus) = cpus.flatten() {
+        if let Some(cpus) = cpus {
             // Where that fails, it runs where it is.
             let _ = cpus.apply_here();
         }

@@ -16,7 +16,8 @@
 //!
 //! **The default action of a signal ends with its first stream**, and stays away when the stream is
 //! dropped and when the runtime has ended: between two calls of [`ctrl_c`] in a loop, Ctrl-C must not
-//! end the process. [`restore`] brings it back. A handler that was there before is still called.
+//! end the process. [`restore`] brings it back. A handler that was there before is still called. One
+//! that is installed later has to call the one that it finds, or the streams hear nothing more.
 //!
 //! The signals of [`Builder::shutdown_on`](crate::runtime::Builder::shutdown_on) stop the cores as
 //! ever, and their streams see them too. To handle one alone, leave it out there.

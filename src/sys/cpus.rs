@@ -68,11 +68,13 @@ impl Mask {
     }
 }
 
-/// Calls `f` while this thread may run on `mask`: what it starts inherits that.
-pub(crate) fn while_on<R>(mask: &Mask, f: impl FnOnce() -> R) -> R {
-    let own = Mask::of_this_thread().ok().filter(|own| own != mask);
+/// Calls `f` while this thread may run on `mask`, if there is one: what it starts inherits that.
+pub(crate) fn while_on<R>(mask: Option<&Mask>, f: impl FnOnce() -> R) -> R {
     // Where a mask cannot be had, `f` runs with the one that there is.
-    let changed = own.filter(|_| mask.apply_here().is_ok());
+    let changed = mask.and_then(|mask| {
+        let own = Mask::of_this_thread().ok().filter(|own| own != mask)?;
+        mask.apply_here().is_ok().then_some(own)
+    });
     let result = f();
     if let Some(own) = changed {
         // It fails only if none of its CPUs is left, and then nothing better is known.

@@ -223,10 +223,13 @@ impl<S> Fd<S> {
     /// It does not cancel: whoever calls it has seen to it that the operations end.
     pub(crate) async fn alone(self) -> OwnedFd {
         std::future::poll_fn(|context| {
+            // Cloning runs the waker's code, which may drop the last of the others.
+            let waker = context.waker().clone();
             if self.is_only_share() {
+                guard::discard(Some(waker));
                 return Poll::Ready(());
             }
-            self.0.fd.wait(context.waker().clone());
+            self.0.fd.wait(waker);
             Poll::Pending
         })
         .await;

@@ -81,6 +81,9 @@ pub(crate) fn sleep(rung: u32, timeout: Option<Duration>) {
 
 /// Has the handler called for a signal from now on, if it is not yet.
 ///
+/// Once is enough: a handler that somebody has installed since has found ours, and calls it, as ours
+/// does with the one before it. To go before that one as well would close a circle.
+///
 /// # Errors
 /// `EINVAL` for what is no signal, or one that cannot be handled.
 pub(crate) fn install(signal: i32) -> io::Result<()> {
@@ -88,7 +91,8 @@ pub(crate) fn install(signal: i32) -> io::Result<()> {
     let place = usize::try_from(signal).ok().and_then(|signal| before.get_mut(signal));
     let place = place.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
     let current = disposition(signal)?;
-    if is_ours(&current) {
+    let is_function = ![libc::SIG_DFL, libc::SIG_IGN].contains(&current.sa_sigaction);
+    if is_ours(&current) || (place.is_some() && is_function) {
         return Ok(());
     }
     let next = &NEXT[signal as usize];
@@ -105,7 +109,8 @@ pub(crate) fn install(signal: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Restores what was there before [`install`], unless somebody has installed something else since.
+/// Restores what was there before [`install`], unless somebody has installed something else since:
+/// that may still call ours.
 ///
 /// # Errors
 /// `EINVAL` for what is no signal.
@@ -117,8 +122,8 @@ pub(crate) fn restore(signal: i32) -> io::Result<()> {
     let Some(disposed) = place else { return Ok(()) };
     if is_ours(&current) {
         set_disposition(signal, disposed)?;
+        *place = None;
     }
-    *place = None;
     Ok(())
 }
 

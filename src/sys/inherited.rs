@@ -13,6 +13,8 @@ use std::process::{Child, Command};
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use super::signals;
+
 /// The first of the descriptors.
 const START: RawFd = 3;
 /// More than anybody leaves; a number beyond it is a slip.
@@ -98,7 +100,8 @@ pub(crate) fn is_name(name: &str) -> bool {
 
 /// Starts `command` with the descriptors, by the protocol.
 ///
-/// The child's environment is this process's with the changes of `command`.
+/// The child's environment is this process's with the changes of `command`. It lets through what
+/// only this process's cores block.
 ///
 /// # Errors
 /// Those of [`Command::spawn`]; `InvalidInput` for a zero byte in an argument.
@@ -123,7 +126,11 @@ pub(crate) fn spawn(mut command: Command, listeners: &[(String, OwnedFd)]) -> io
     let names: Vec<&str> = listeners.iter().map(|(name, _)| name.as_str()).collect();
     let mut image = Image::of(&command, count, &names.join(":"))?;
     let numbers: Vec<RawFd> = sources.iter().map(AsRawFd::as_raw_fd).collect();
+    let blocked = signals::Inherited::of_this_thread();
     let start = move || {
+        if let Some(blocked) = &blocked {
+            blocked.unblock_here()?;
+        }
         for (&from, to) in numbers.iter().zip(START..) {
             // SAFETY: the call takes no pointers; the copy stays open in what is executed.
             if unsafe { libc::dup2(from, to) } < 0 {

@@ -21,6 +21,7 @@ use super::table::{Table, TaskId};
 use super::watch::Watch;
 use crate::sys::atomic::Arc;
 use crate::sys::blocks::Blocks;
+use crate::sys::cpus::Mask;
 use crate::sys::current::{self, Floor};
 use crate::sys::guard;
 
@@ -118,6 +119,11 @@ impl Scheduler {
 
     pub(crate) fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
+    }
+
+    /// Where the process could run when this thread's cores were started. `None` outside of a core.
+    pub(crate) fn cpus_of_process() -> Option<Mask> {
+        current::with(|scheduler: &Scheduler| scheduler.pool().and_then(Pool::cpus)).flatten()
     }
 
     /// Borrows the table for a moment.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use quoit::net::{Accept, HandOver, TcpListener, TcpStream};
-use quoit::runtime::{self, Builder};
+use quoit::runtime::{self, Builder, Core};
 use quoit::time::{sleep, timeout};
 
 use crate::loopback::{isolated, lap, ledger, run, until, within};
@@ -291,6 +291,39 @@ fn a_restart_under_load_refuses_no_connection() {
         let answered = answered.expect("a client has failed");
         assert!(answered[1] > 0 && answered[2] > 0, "{answered:?}");
     }
+}
+
+#[test]
+fn a_successor_gets_the_processes_cpus_and_no_blocked_signal() {
+    isolated(|| {
+        let line = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name)).expect("a line");
+            line.split_once(':').unwrap().1.trim().to_owned()
+        };
+        let own = || std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let allowed = line(&own(), "Cpus_allowed");
+        Builder::new()
+            .cores(2)
+            .start_per_core(async move |_: Core| {
+                let before = own();
+                // The core is not as its successor is to be.
+                assert_ne!(line(&before, "SigBlk"), "0".repeat(16));
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+                let mut hand_over = HandOver::new();
+                hand_over.add("x", &listener).unwrap();
+                let mut command = Command::new("cat");
+                command.arg("/proc/self/status").stdout(Stdio::piped());
+                let child = hand_over.spawn(command).unwrap();
+                let output = quoit::spawn_blocking(|| child.wait_with_output()).await.unwrap();
+                let status = String::from_utf8(output.unwrap().stdout).unwrap();
+                assert_eq!(line(&status, "Cpus_allowed"), allowed);
+                assert_eq!(line(&status, "SigBlk"), "0".repeat(16));
+                for name in ["Cpus_allowed", "SigBlk"] {
+                    assert_eq!(line(&own(), name), line(&before, name), "the core is as it was");
+                }
+            })
+            .unwrap();
+    });
 }
 
 #[test]

@@ -13,7 +13,9 @@ use quoit::runtime::{Builder, Core};
 use quoit::time::{sleep, timeout};
 
 use crate::loopback::{Flag, lap, poll_once, within};
-use crate::support::{Ledger, isolated, kernel, ledger, on_every_driver, patient, scaled};
+use crate::support::{
+    Ledger, holds_in_a_fork, isolated, kernel, ledger, on_every_driver, patient, scaled,
+};
 
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(3);
@@ -225,6 +227,37 @@ fn a_child_may_be_killed_with_its_handle() {
             }
         })
         .await;
+    });
+}
+
+#[test]
+fn a_forked_child_does_not_kill_what_its_parent_has_started() {
+    isolated(|| {
+        quoit::runtime::run(async {
+            let mut child = Some(sleeper().kill_on_drop(true).spawn().unwrap());
+            assert!(holds_in_a_fork(|| {
+                drop(child.take());
+                true
+            }));
+            let child = child.as_mut().unwrap();
+            assert!(timeout(SHORT, child.wait()).await.is_err());
+            child.kill().await.unwrap();
+            assert_eq!(child.wait().await.unwrap().signal(), Some(libc::SIGKILL));
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn what_is_read_once_is_not_piped_to_nobody_the_next_time() {
+    on_every_driver(async || {
+        let mut command = shell("sleep 0.1; echo said >&2; echo said");
+        assert_eq!(within(LONG, command.output()).await.unwrap().stdout, b"said\n");
+        // It would die of SIGPIPE.
+        assert!(within(LONG, command.status()).await.unwrap().success());
+        command.stdout(Stdio::null());
+        let output = within(LONG, command.output()).await.unwrap();
+        assert_eq!((&output.stdout[..], &output.stderr[..]), (&b""[..], &b"said\n"[..]));
     });
 }
 

@@ -17,8 +17,8 @@ use quoit::runtime::{self, Builder, Core, ErrorKind, Handle, Runtime, Signal};
 use quoit::time::sleep;
 
 use crate::support::{
-    Ledger, Watch, assert_settled, blocks, isolated, kill_self, ledger, on_every_driver, refuse,
-    scaled, settle, traits,
+    Ledger, Watch, assert_settled, blocks, holds_in_a_fork, in_a_fork, isolated, kill_self, ledger,
+    on_every_driver, refuse, scaled, settle, traits,
 };
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -1025,28 +1025,6 @@ fn cores_leave_no_descriptor_however_they_end() {
 }
 
 // ---- Forks ----
-
-/// Whether `child`, run in a forked child, returns true.
-fn holds_in_a_fork(child: impl FnOnce() -> bool) -> bool {
-    let status = in_a_fork(child);
-    libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
-}
-
-/// Runs `child` in a forked child, which exits with 0 if it returns true, and returns its status.
-fn in_a_fork(child: impl FnOnce() -> bool) -> i32 {
-    // SAFETY: the child only runs `child`, and leaves by `_exit`.
-    unsafe {
-        let pid = libc::fork();
-        if pid == 0 {
-            let good = catch_unwind(AssertUnwindSafe(child)).unwrap_or(false);
-            libc::_exit(if good { 0 } else { 1 });
-        }
-        assert!(pid > 0);
-        let mut status = 0;
-        assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
-        status
-    }
-}
 
 #[test]
 fn a_forked_child_is_told_that_the_runtime_stayed_with_the_parent() {

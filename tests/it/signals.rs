@@ -15,7 +15,7 @@ use quoit::sim::{FailureKind, Faults, Sim};
 use quoit::time::{Instant, sleep, timeout};
 
 use crate::loopback::{Flag, poll_once, until, within};
-use crate::support::{isolated, kill_self, ledger, on_every_driver, patient};
+use crate::support::{isolated, kill_self, ledger, on_every_driver, patient, refuse};
 
 const LONG: Duration = Duration::from_secs(20);
 /// Long enough for a signal that should not come.
@@ -232,6 +232,69 @@ fn the_handler_that_was_there_before_is_still_called() {
         assert_eq!(sums, (libc::SIGUSR1 as usize, 2 * libc::SIGUSR2 as usize));
         restore(SignalKind::user_defined1()).unwrap();
         assert_eq!(disposition(libc::SIGUSR1), plain as extern "C" fn(i32) as usize);
+    });
+}
+
+#[test]
+fn a_handler_that_came_later_and_calls_ours_closes_no_circle() {
+    static FOUND: AtomicUsize = AtomicUsize::new(0);
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    type Form = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+    extern "C" fn later(number: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: it is the handler that `sigaction` gave, and of this form.
+        let found: Form = unsafe { std::mem::transmute(FOUND.load(Ordering::Relaxed)) };
+        found(number, info, context);
+    }
+    let raise = || {
+        // SAFETY: the call takes no pointers.
+        assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
+    };
+    isolated(|| {
+        quoit::runtime::run(async {
+            let mut first = signal(SignalKind::user_defined1()).unwrap();
+            FOUND.store(disposition(libc::SIGUSR1), Ordering::Relaxed);
+            // SAFETY: the handler counts and calls another; the rest of the action is zeros.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = later as Form as usize;
+                action.sa_flags = libc::SA_SIGINFO;
+                libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut());
+            }
+            let mut second = signal(SignalKind::user_defined1()).unwrap();
+            raise();
+            assert_eq!(CALLS.load(Ordering::Relaxed), 1);
+            comes(&mut first).await;
+            comes(&mut second).await;
+            drop((first, second));
+            // It is left alone, and still leads to ours.
+            restore(SignalKind::user_defined1()).unwrap();
+            let mut third = signal(SignalKind::user_defined1()).unwrap();
+            raise();
+            comes(&mut third).await;
+            assert_eq!(CALLS.load(Ordering::Relaxed), 2);
+            // What calls nobody is gone before.
+            // SAFETY: to ignore it is no function of ours.
+            unsafe { libc::signal(libc::SIGUSR1, libc::SIG_IGN) };
+            let mut fourth = signal(SignalKind::user_defined1()).unwrap();
+            raise();
+            comes(&mut fourth).await;
+            assert_eq!(CALLS.load(Ordering::Relaxed), 2);
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn a_stream_that_cannot_be_leaves_the_default_action() {
+    isolated(|| {
+        quoit::runtime::run(async {
+            refuse(libc::SYS_clone3, libc::EAGAIN);
+            let error = signal(SignalKind::user_defined1()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(disposition(libc::SIGUSR1), libc::SIG_DFL);
+        })
+        .unwrap();
     });
 }
 

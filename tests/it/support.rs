@@ -533,3 +533,28 @@ pub(crate) fn assert_settled(stats: &Stats) {
     assert!(is_settled(stats), "something is left on the core: {stats:#?}");
     assert_eq!(stats.stray, 0, "an answer named no operation");
 }
+
+// ---- Forks ----
+
+/// Whether `child`, run in a forked child, returns true.
+pub(crate) fn holds_in_a_fork(child: impl FnOnce() -> bool) -> bool {
+    let status = in_a_fork(child);
+    libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+}
+
+/// Runs `child` in a forked child, which exits with 0 if it returns true, and returns its status.
+pub(crate) fn in_a_fork(child: impl FnOnce() -> bool) -> i32 {
+    // SAFETY: the child only runs `child`, and leaves by `_exit`.
+    unsafe {
+        let pid = libc::fork();
+        if pid == 0 {
+            let good =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(false);
+            libc::_exit(if good { 0 } else { 1 });
+        }
+        assert!(pid > 0);
+        let mut status = 0;
+        assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
+        status
+    }
+}

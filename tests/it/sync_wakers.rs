@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
+use quoit::io::{AsyncRead, AsyncWrite, pipe};
 use quoit::mesh;
 use quoit::net::{TcpListener, TcpStream};
 use quoit::runtime::run;
@@ -280,6 +281,33 @@ fn messages_arrive_whenever_they_are_sent() {
         let (mut sender, mut receiver) = mesh::channel(1);
         sender.try_send(7).unwrap();
         (async move { sender.ready().await }, move || assert_eq!(receiver.try_recv(), Ok(7)))
+    });
+}
+
+#[test]
+fn bytes_arrive_whenever_they_are_written() {
+    hears("the reader of a pipe", || {
+        let (reader, writer) = pipe(4);
+        (async move { drop(reader.recv().await) }, move || {
+            let mut write = pin!(writer.write_all("byte"));
+            let written = write.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(written.is_ready());
+        })
+    });
+    hears("the reader of a pipe that ends", || {
+        let (reader, writer) = pipe(4);
+        (async move { drop(reader.recv().await) }, || drop(writer))
+    });
+    hears("the writer of a pipe that is full", || {
+        let (reader, writer) = pipe(4);
+        (async move { drop(writer.write_all("too long").await) }, move || {
+            let mut first = pin!(reader.recv());
+            assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        })
+    });
+    hears("the writer of a pipe that nobody reads", || {
+        let (reader, writer) = pipe(4);
+        (async move { drop(writer.write_all("too long").await) }, || drop(reader))
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown};
+use std::os::fd::{AsFd, AsRawFd};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -392,6 +393,19 @@ fn streams_work_over_version_6() {
         assert_eq!(client.local_addr().unwrap(), peer);
         client.write_all("six").await.unwrap();
         assert_eq!(server.read_exact([0; 3]).await.unwrap(), *b"six");
+        client.set_ttl(17).unwrap();
+        assert_eq!(client.ttl().unwrap(), 17);
+        let (mut hops, mut size) = (0, size_of::<i32>() as libc::socklen_t);
+        // SAFETY: the answer has room for the number that the option is.
+        let failed = unsafe {
+            let (level, name) = (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS);
+            let fd = client.as_fd().as_raw_fd();
+            libc::getsockopt(fd, level, name, (&raw mut hops).cast(), &raw mut size)
+        };
+        assert_eq!((failed, hops), (0, 17));
+        for hops in [0, 256] {
+            assert_eq!(client.set_ttl(hops).unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
     });
 }
 

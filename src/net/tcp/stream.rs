@@ -7,7 +7,6 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::attempts;
-use crate::net::options::clamp;
 use crate::net::stream::Stream;
 use crate::net::{ToAddresses, names, options};
 use crate::op;
@@ -152,12 +151,12 @@ impl Stream<Tcp> {
         self.set(libc::IPPROTO_TCP, libc::TCP_NODELAY, on.into())
     }
 
-    /// Hops that packets may take (`IP_TTL`).
+    /// Hops that packets may take (`IP_TTL`, `IPV6_UNICAST_HOPS`).
     ///
     /// # Errors
     /// What `getsockopt` answers.
     pub fn ttl(&self) -> io::Result<u32> {
-        Ok(self.get(libc::IPPROTO_IP, libc::IP_TTL)? as u32)
+        options::hops(self.fd.raw(), self.is_ipv6()?)
     }
 
     /// Sets how many hops packets may take.
@@ -165,7 +164,11 @@ impl Stream<Tcp> {
     /// # Errors
     /// `InvalidInput` beyond 1 to 255; what `setsockopt` answers.
     pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
-        self.set(libc::IPPROTO_IP, libc::IP_TTL, clamp(hops as usize))
+        options::set_hops(self.fd.raw(), self.is_ipv6()?, hops)
+    }
+
+    fn is_ipv6(&self) -> io::Result<bool> {
+        Ok(self.local_addr()?.is_ipv6())
     }
 
     /// Probes an idle connection after `idle`, whole seconds (`SO_KEEPALIVE`); `None` switches it

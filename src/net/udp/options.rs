@@ -29,10 +29,7 @@ impl UdpSocket {
     /// # Errors
     /// What `getsockopt` answers.
     pub fn ttl(&self) -> io::Result<u32> {
-        Ok(match self.fd.is_ipv6 {
-            true => self.get(libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)?,
-            false => self.get(libc::IPPROTO_IP, libc::IP_TTL)?,
-        } as u32)
+        options::hops(self.fd.raw(), self.fd.is_ipv6)
     }
 
     /// Sets how many hops packets may take.
@@ -40,14 +37,7 @@ impl UdpSocket {
     /// # Errors
     /// `InvalidInput` beyond 1 to 255; what `setsockopt` answers.
     pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
-        let hops = options::clamp(hops as usize);
-        if self.fd.is_ipv6 {
-            if hops == 0 {
-                return Err(io::Error::from_raw_os_error(libc::EINVAL));
-            }
-            self.set(libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, hops)?;
-        }
-        self.set(libc::IPPROTO_IP, libc::IP_TTL, hops)
+        options::set_hops(self.fd.raw(), self.fd.is_ipv6, hops)
     }
 
     /// Receives what is sent to a group, by the interface with this address, or by one that the kernel
