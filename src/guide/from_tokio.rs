@@ -5,7 +5,8 @@
 //! | `#[tokio::main]` | [`#[quoit::main]`](crate::main), on every core `#[quoit::main(per_core)]` |
 //! | `tokio::spawn(f)`, `spawn_local(f)` | [`spawn`](crate::spawn): the future stays on its core |
 //! | `select!`, `join!`, `try_join!` | the same, with the same grammar |
-//! | `JoinSet`, `JoinHandle`, `AbortHandle`, `task_local!` | the same, in [`task`](crate::task) |
+//! | `JoinSet`, `JoinHandle`, `AbortHandle` | the same, in [`task`](crate::task) |
+//! | `task_local!` | [`task_local!`](crate::task_local) |
 //! | `CancellationToken` | [`sync::CancelToken`](crate::sync::CancelToken) |
 //! | `sync::{Mutex, Semaphore, mpsc, watch, ..}` | the same, in [`sync`](crate::sync), for one core |
 //! | `mpsc` between threads | [`mesh::channel`](crate::mesh::channel) |
@@ -64,8 +65,8 @@
 //!
 //! # What else is different
 //!
-//! - A dropped `read` has read nothing that is lost: the next one gets it. There is no list of methods that
-//!   are cancel-safe, for all of them are.
+//! - A dropped `read` has read nothing that is lost: the next one gets it. What a dropped write has written
+//!   is written, as everywhere; each method says what it leaves.
 //! - [`JoinSet`](crate::task::JoinSet) keeps outcomes until they are asked for, as tokio's does: a loop that
 //!   accepts has a branch for `join_next`.
 //! - The runtime waits for the kernel when it ends, before memory is freed.

@@ -150,9 +150,10 @@ impl fmt::Display for LookupError {
             libc::EAI_NODATA => "EAI_NODATA",
             libc::EAI_NONAME => "EAI_NONAME",
             EAI_ADDRFAMILY => "EAI_ADDRFAMILY",
-            code => return write!(f, "{host:?} was not found: {text} ({code})"),
+            code => return write!(f, "{host:?} could not be looked up: {text} ({code})"),
         };
-        write!(f, "{host:?} was not found: {text} ({name})")
+        let what = if self.is_not_found() { "was not found" } else { "could not be looked up" };
+        write!(f, "{host:?} {what}: {text} ({name})")
     }
 }
 

@@ -461,7 +461,7 @@ impl Builder {
             Cpus::These(numbers) => numbers.len() == 1,
         };
         assert!(one, "build and run make one core, on this thread; call start_per_core for more");
-        let seat = Seat { index: 0, roll: Roll::new(1) };
+        let seat = Seat { index: 0, roll: Roll::new(1, None) };
         Ok(Runtime::of(self.open(seat)?))
     }
 
@@ -520,7 +520,7 @@ impl Builder {
     }
 
     /// When the grace period of a stop ends that is asked for `now`.
-    pub(super) fn end_of_grace(&self, now: u64) -> u64 {
+    pub(crate) fn end_of_grace(&self, now: u64) -> u64 {
         now.saturating_add(nanoseconds(self.grace))
     }
 

@@ -61,7 +61,34 @@ impl Core {
         self.0.id
     }
 
-    /// Ends when the runtime is asked to stop: by a signal, or because another core's main failed.
+    /// Asks all the cores that were started together to stop, as a signal does: mains that take no
+    /// `Core` are dropped, and those that do see [`shutdown`](Self::shutdown) end. It returns at once;
+    /// asking again changes nothing.
+    ///
+    /// It is for what [`start_per_core`](super::start_per_core) has started. Any other core ends with
+    /// its future, and nobody hears this. Another thread stops the cores by
+    /// `handle.call_soon(|| runtime::core().stop())`.
+    ///
+    /// ```
+    /// use quoit::runtime::{self, Core};
+    /// use quoit::time::sleep;
+    /// use std::time::Duration;
+    ///
+    /// runtime::start_per_core(async |core: Core| {
+    ///     if core.index() == 0 {
+    ///         sleep(Duration::from_millis(5)).await;
+    ///         core.stop();
+    ///     }
+    ///     core.shutdown().await;
+    /// })?;
+    /// # runtime::Result::Ok(())
+    /// ```
+    pub fn stop(&self) {
+        self.0.roll.ask_to_stop(self.0.index);
+    }
+
+    /// Ends when the runtime is asked to stop: by a signal, by [`stop`](Self::stop), or because
+    /// another core's main failed.
     ///
     /// It may be awaited any number of times, by any number of tasks, and ends at once when that
     /// has happened already. On a core that [`start_per_core`](super::start_per_core) did not start

@@ -109,7 +109,7 @@ pub fn run<F: Future>(future: F) -> Result<F::Output> {
 /// - `Ok` ends its own core and no other. With it end the tasks that the core still has.
 /// - The first error or panic of a `main` stops all cores, and is returned with its core's index.
 ///   A panic in a task is that task's own, and no other's.
-/// - `SIGINT` and `SIGTERM` stop all cores; the result is then `Ok(())`.
+/// - `SIGINT`, `SIGTERM` and [`Core::stop`] stop all cores; the result is then `Ok(())`.
 ///
 /// A stop drops mains without a [`Core`] at once. Those that take one see [`Core::shutdown`] end,
 /// and have the grace period ([`Builder::grace`], 10 s) to end by themselves; then they are dropped.

@@ -3,8 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::io::{self, PipeWriter, Write};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::handle::Handle;
 use super::local::Local;
@@ -20,12 +20,32 @@ pub(crate) struct Roll {
     /// The signals of a process that is simulated.
     pub(crate) signals: Arc<Invented>,
     entries: Mutex<Vec<(usize, Handle)>>,
+    /// The first of them that asked for a stop.
+    asked_to_stop: OnceLock<usize>,
+    /// What then rings, for whoever stands by.
+    bell: Option<Arc<PipeWriter>>,
 }
 
 impl Roll {
-    pub(crate) fn new(count: usize) -> Arc<Self> {
+    pub(crate) fn new(count: usize, bell: Option<Arc<PipeWriter>>) -> Arc<Self> {
         let (group, signals) = (next_number(), Arc::default());
-        Arc::new(Roll { group, count, signals, entries: Mutex::default() })
+        let (entries, asked_to_stop) = (Mutex::default(), OnceLock::new());
+        Arc::new(Roll { group, count, signals, entries, asked_to_stop, bell })
+    }
+
+    /// Core `index` asks for a stop of all.
+    pub(super) fn ask_to_stop(&self, index: usize) {
+        if self.asked_to_stop.set(index).is_ok()
+            && let Some(mut bell) = self.bell.as_deref()
+        {
+            // It fails only if nobody hears any more.
+            let _ = bell.write(&[0]);
+        }
+    }
+
+    /// Which core has asked for a stop.
+    pub(crate) fn asked_to_stop(&self) -> Option<usize> {
+        self.asked_to_stop.get().copied()
     }
 
     pub(super) fn enter(&self, handle: Handle) {

@@ -85,7 +85,9 @@ pub(super) fn start_per_core<Form, M: Main<Form> + Send + Sync>(
     };
     let (bell_heard, bell) = io::pipe().map_err(failed("pipe"))?;
     let (events, posted) = mpsc::channel();
+    let bell = Arc::new(bell);
     let mut supervisor = Supervisor {
+        roll: Roll::new(cpus.len(), Some(Arc::clone(&bell))),
         builder: Arc::new(builder),
         signals,
         bell_heard,
@@ -97,7 +99,7 @@ pub(super) fn start_per_core<Form, M: Main<Form> + Send + Sync>(
         stopped_by_signal: false,
         first_error: None,
     };
-    supervisor.launch(&cpus, Arc::new(main), &events, &Arc::new(bell))?;
+    supervisor.launch(&cpus, Arc::new(main), &events, &bell)?;
     drop(events);
     supervisor.stand_by();
     supervisor.finish()
@@ -115,6 +117,7 @@ enum StopState {
 /// Stands by while the cores run.
 struct Supervisor {
     builder: Arc<Builder>,
+    roll: Arc<Roll>,
     signals: Option<Blocked>,
     bell_heard: PipeReader,
     posted: Receiver<(usize, Event)>,
@@ -135,12 +138,11 @@ impl Supervisor {
         events: &Sender<(usize, Event)>,
         bell: &Arc<PipeWriter>,
     ) -> Result<()> {
-        let roll = Roll::new(cpus.len());
         let mut gates = Vec::new();
         for (index, &cpu) in cpus.iter().enumerate() {
             let (gate, go) = mpsc::channel();
             let post = Post { index, events: events.clone(), bell: Arc::clone(bell) };
-            let seat = Seat { index, roll: Arc::clone(&roll) };
+            let seat = Seat { index, roll: Arc::clone(&self.roll) };
             let (builder, main) = (Arc::clone(&self.builder), Arc::clone(&main));
             let name = format!("{}-{index}", builder.thread_name);
             let body = move || run_core(&builder, &*main, cpu, seat, &post, &go);
@@ -185,6 +187,9 @@ impl Supervisor {
             self.sleep();
             while let Ok((index, event)) = self.posted.try_recv() {
                 self.take(index, event);
+            }
+            if let Some(index) = self.roll.asked_to_stop() {
+                self.request_stop(&format!("core {index} asks for it"));
             }
             while let Some(signal) = self.signals.as_ref().and_then(Blocked::take) {
                 // It is blocked, so the handler of its streams does not hear it.

@@ -9,7 +9,6 @@ use crate::runtime::roll::Roll;
 use crate::runtime::shard::Seat;
 use crate::runtime::{Builder, Runtime};
 use crate::sys::atomic::Arc;
-use crate::sys::signal_streams::Invented;
 use crate::task::{JoinHandle, describe};
 
 /// Signals whose default action is none. Rust's runtime has `SIGPIPE` ignored.
@@ -44,7 +43,7 @@ pub(super) struct Machine {
     pub(super) spec: Spec,
     pub(super) host: usize,
     pub(super) cores: Vec<Core>,
-    signals: Arc<Invented>,
+    roll: Arc<Roll>,
     /// When the time is over that it was given to stop in.
     stops_by: Option<u64>,
 }
@@ -72,18 +71,17 @@ pub(super) struct Core {
 impl Machine {
     pub(super) fn new(spec: Spec, world: &Shared) -> Self {
         let host = world.borrow_mut().add_host(&spec.name, !spec.is_client);
-        let (signals, cores) = (Arc::default(), Vec::new());
-        Machine { spec, host, cores, signals, stops_by: None }
+        let (roll, cores) = (Roll::new(spec.cores, None), Vec::new());
+        Machine { spec, host, cores, roll, stops_by: None }
     }
 
     /// Starts its cores, anew after a crash.
     pub(super) fn start(&mut self, world: &Shared, builder: &Builder, seed: u64) {
-        let roll = Roll::new(self.spec.cores);
-        self.signals = Arc::clone(&roll.signals);
+        self.roll = Roll::new(self.spec.cores, None);
         self.stops_by = None;
         for index in 0..self.spec.cores {
             let number = world.borrow_mut().add_core(self.host);
-            let seat = Seat { index, roll: Arc::clone(&roll) };
+            let seat = Seat { index, roll: Arc::clone(&self.roll) };
             let driver = Box::new(Simulated::new(world, number));
             let runtime = builder.clone().build_on(driver, seat).expect("memory for a core");
             runtime.set_chance(Random::new(seed).fork(number as u64).next());
@@ -100,13 +98,12 @@ impl Machine {
         if !self.runs() {
             return Fate::GoesOn;
         }
-        let is_heard = self.signals.raise(signal);
+        let is_heard = self.roll.signals.raise(signal);
         match builder.stop_by(signal, now) {
             None if is_heard || DO_NOTHING.contains(&signal) => Fate::GoesOn,
             None => Fate::Ends,
             Some(time) if self.stops_by.is_none() => {
-                self.stops_by = Some(time);
-                self.tell_cores(|runtime| runtime.request_stop(time));
+                self.request_stop(time);
                 Fate::StopsBy(time)
             }
             Some(_) => {
@@ -114,6 +111,19 @@ impl Machine {
                 Fate::GoesOn
             }
         }
+    }
+
+    /// Begins the stop that one of its cores has asked for, which ends at the time that is returned.
+    pub(super) fn take_request(&mut self, now: u64, builder: &Builder) -> Option<u64> {
+        let is_asked = self.stops_by.is_none() && self.roll.asked_to_stop().is_some();
+        let time = is_asked.then(|| builder.end_of_grace(now))?;
+        self.request_stop(time);
+        Some(time)
+    }
+
+    fn request_stop(&mut self, time: u64) {
+        self.stops_by = Some(time);
+        self.tell_cores(|runtime| runtime.request_stop(time));
     }
 
     /// The time is over that some start of the process was given.

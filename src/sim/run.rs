@@ -268,6 +268,11 @@ impl Run {
             let mut world = self.world.borrow_mut();
             (world.now(), world.take_words())
         };
+        for machine in &mut self.machines {
+            if let Some(time) = machine.take_request(now, &self.builder) {
+                self.world.borrow_mut().schedule_word(machine.host, time, Told::GraceIsOver);
+            }
+        }
         for (host, word) in words {
             let machine = &mut self.machines[host];
             let Told::Signal(signal) = word else {

@@ -354,6 +354,56 @@ fn a_storm_of_signals_from_other_threads_loses_the_last_of_none() {
     });
 }
 
+#[test]
+fn a_core_stops_all_as_a_signal_does() {
+    isolated(|| {
+        let ended = Arc::new(Mutex::new(Vec::new()));
+        let (lines, place) = (Arc::new(Mutex::new(Vec::new())), Arc::clone(&ended));
+        let log = Arc::clone(&lines);
+        Builder::new()
+            .cores(2)
+            .log(move |line| log.lock().unwrap().push(line.to_owned()))
+            .start_per_core(async move |core: Core| {
+                assert!(!core.is_stopping() && core.deadline().is_none());
+                if core.index() == 1 {
+                    // From another thread, and more than once.
+                    let handle = core.handle();
+                    std::thread::spawn(move || {
+                        for _ in 0..3 {
+                            handle.call_soon(|| quoit::runtime::core().stop()).unwrap();
+                        }
+                    });
+                }
+                core.shutdown().await;
+                assert!(core.is_stopping() && core.deadline().is_some());
+                place.lock().unwrap().push(core.index());
+            })
+            .unwrap();
+        ended.lock().unwrap().sort_unstable();
+        assert_eq!(*ended.lock().unwrap(), [0, 1]);
+        let lines = lines.lock().unwrap();
+        let asked: Vec<_> = lines.iter().filter(|line| line.contains("asked to stop")).collect();
+        assert_eq!(asked, ["core 1 asks for it: the cores are asked to stop within 10s"]);
+        // A main that is not told is dropped, and its grace is not waited for.
+        Builder::new()
+            .cores(2)
+            .start_per_core(async || {
+                if quoit::runtime::core().index() == 0 {
+                    quoit::runtime::core().stop();
+                }
+                std::future::pending::<()>().await;
+            })
+            .unwrap();
+        // Nobody stands by: it does nothing.
+        quoit::runtime::run(async {
+            quoit::runtime::core().stop();
+            quoit::task::yield_now().await;
+            assert!(!quoit::runtime::core().is_stopping());
+        })
+        .unwrap();
+    });
+}
+
 // ---- Simulated processes ----
 
 const HANGUP: SignalKind = SignalKind::hangup();
@@ -445,6 +495,37 @@ fn a_simulated_process_is_asked_to_stop_and_has_its_grace_period() {
     assert_eq!(stopped(200 * MS, 500 * MS, &[100, 150]), (150, false), "a second one skips it");
     let (time, _) = stopped(200 * MS, 500 * MS, &[]);
     assert!(time >= 999, "nobody asked it to stop, and it ended after {time} ms");
+}
+
+#[test]
+fn a_simulated_core_stops_all_of_its_process_and_no_other() {
+    for (tidies_up, is_tidy) in [(5 * MS, true), (500 * MS, false)] {
+        let ends = Arc::new(Mutex::new(Vec::new()));
+        let place = Arc::clone(&ends);
+        let run = Sim::new(3)
+            .builder(Builder::new().grace(100 * MS))
+            .host_with_cores("daemon", 2, async move |core: Core| {
+                if core.index() == 1 {
+                    sleep(20 * MS).await;
+                    core.stop();
+                }
+                let start = Instant::now();
+                let place = Arc::clone(&place);
+                core.shutdown().await;
+                let tidy = timeout(50 * MS, sleep(tidies_up)).await.is_ok();
+                place.lock().unwrap().push((start.elapsed() < 200 * MS, tidy));
+                io::Result::Ok(())
+            })
+            .host("other", async || {
+                sleep(500 * MS).await;
+                assert!(!quoit::runtime::core().is_stopping());
+                io::Result::Ok(())
+            })
+            .client("client", async || sleep(1_000 * MS).await)
+            .run();
+        run.unwrap();
+        assert_eq!(*ends.lock().unwrap(), [(true, is_tidy); 2]);
+    }
 }
 
 #[test]
