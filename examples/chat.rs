@@ -54,7 +54,7 @@ async fn serve(address: &str) -> io::Result<()> {
     println!("chat on {}", listener.local_addr()?);
     let room = Rc::new(Room::default());
     loop {
-        let (stream, _) = listener.accept().await?;
+        let stream = listener.accept_stream().await?;
         let number = room.arrivals.replace(room.arrivals.get() + 1);
         let client = Rc::new(Client {
             stream,

@@ -60,7 +60,7 @@ async fn serve(listen: &str, upstream: &str) -> io::Result<()> {
     }
     let (counts, upstream) = (Rc::new(Counts::default()), Rc::<str>::from(upstream));
     loop {
-        let (client, _) = listener.accept().await?;
+        let client = listener.accept_stream().await?;
         let (counts, upstream) = (Rc::clone(&counts), Rc::clone(&upstream));
         drop(quoit::spawn(async move {
             Counts::add(&counts.connections, 1);

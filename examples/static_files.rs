@@ -73,7 +73,7 @@ async fn serve(address: &str, root: &Path) -> io::Result<()> {
     }
     let files = Rc::new(Files::below(root));
     loop {
-        let (stream, _) = listener.accept().await?;
+        let stream = listener.accept_stream().await?;
         let files = Rc::clone(&files);
         drop(quoit::spawn(async move {
             // A client that has gone away is no news.

@@ -37,7 +37,7 @@ async fn serve(address: &str) -> io::Result<()> {
     }
     let date = Rc::new(Date::default());
     loop {
-        let (stream, _) = listener.accept().await?;
+        let stream = listener.accept_stream().await?;
         let date = Rc::clone(&date);
         drop(quoit::spawn(async move {
             // A client that has gone away is no news.

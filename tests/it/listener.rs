@@ -10,13 +10,17 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use quoit::net::{TcpListener, TcpStream};
+use quoit::net::{Accept, TcpListener, TcpStream};
 use quoit::time::sleep;
 
 use crate::loopback::{
     Flag, isolated, join, lap, leave_descriptors, ledger, listen, poll_once, run,
     set_descriptor_limit, until, within,
 };
+use crate::support::on_every_driver;
+
+/// Where something is to happen at all.
+const LONG: Duration = Duration::from_secs(10);
 
 /// Has the listener's accept start, and gives it up.
 async fn arm(listener: &TcpListener) {
@@ -192,6 +196,35 @@ fn connections_are_accepted_in_the_order_in_which_they_came() {
                 assert_eq!(from, peer.local_addr().unwrap());
                 assert_eq!(stream.local_addr().unwrap(), address);
             }
+        }
+    });
+}
+
+#[test]
+fn a_connection_is_accepted_without_its_address_and_has_it_still() {
+    on_every_driver(async || {
+        for mode in [Accept::PerCore, Accept::Shared, Accept::Distributed] {
+            let listener = TcpListener::bind_with((Ipv4Addr::LOCALHOST, 0), mode).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let client = TcpStream::connect(address).await.unwrap();
+            // One that gives it up and one that goes on lose nothing to each other.
+            assert!(poll_once(pin!(listener.accept()), &Arc::new(Flag::default())).is_pending());
+            let server = within(LONG, listener.accept_stream()).await.unwrap();
+            assert_eq!(server.peer_addr().unwrap(), client.local_addr().unwrap());
+            assert!(server.nodelay().unwrap());
+            server.write_all("hello").await.unwrap();
+            assert_eq!(&client.read_exact([0; 5]).await.unwrap(), b"hello");
+            drop((server, client));
+            // Whoever has given it up is told by the stream, and by `accept` not at all.
+            for _ in 0..2 {
+                let gone = TcpStream::connect(address).await.unwrap();
+                gone.reset().await.unwrap();
+            }
+            let first = within(LONG, listener.accept_stream()).await.unwrap();
+            assert_eq!(first.recv().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+            let alive = TcpStream::connect(address).await.unwrap();
+            let (_, peer) = within(LONG, listener.accept()).await.unwrap();
+            assert_eq!(peer, alive.local_addr().unwrap());
         }
     });
 }

@@ -27,7 +27,7 @@ async fn serve(options: Options) -> io::Result<()> {
     let listener = TcpListener::bind(format!("127.0.0.1:{}", options.port)).await?;
     announce_ready()?;
     loop {
-        let (stream, _) = listener.accept().await?;
+        let stream = listener.accept_stream().await?;
         quoit::spawn(async move {
             let result = match options.mode {
                 Mode::Http => http(stream).await,
